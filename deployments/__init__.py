@@ -1,0 +1,1 @@
+"""Everything that starts a flow: command line, server, schedules, demo."""

@@ -1,0 +1,100 @@
+"""Close every business date that has ended and is not closed yet, in order, then say what arrived late.
+
+Safe to run again, twice at once, and to kill anywhere: what is certified stays, and the next call goes on from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows import reports
+from flows.clock import as_of, dated_name
+from flows.snapshot_balances import Snapshotted, snapshot_balances
+from ledger_db.errors import LedgerError, is_transient
+from ledger_db.settings import get_settings
+from tasks import closing
+from tasks.closing import Certificate
+from tasks.logs import job_line
+
+
+@dataclass(frozen=True)
+class EndOfDay:
+    """The closes one flow run certified, in order."""
+
+    certificates: list[Certificate]
+
+    @property
+    def dates(self) -> list[date]:
+        """The business dates it closed."""
+        return [certificate.run.business_date for certificate in self.certificates]
+
+
+def _run_name() -> str:
+    return dated_name("end-of-day", None)
+
+
+@flow(name="end-of-day", flow_run_name=_run_name, persist_result=False)
+def end_of_day(
+    since: date | None = None,
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
+) -> EndOfDay | State[Any]:
+    """Close every missing business date in order, up to the last one that has ended.
+
+    Args:
+        since: The first day to close on a ledger that has no close yet. Empty: only the last day that has ended.
+        batch_size: How many balances one database transaction writes. Empty: the configured LEDGER_BATCH_SIZE.
+    """
+    certificates: list[Certificate] = []
+    try:
+        batch_size = batch_size or get_settings().batch_size
+        for business_date in closing.find_dates_to_close(as_of(), since):
+            state: State[Any] = snapshot_balances(business_date, "close", batch_size, return_state=True)
+            if state.name == "Skipped":
+                return Completed(name="Skipped", message=state.message)
+            result = state.result(raise_on_failure=False)
+            if not state.is_completed() or not isinstance(result, Snapshotted):
+                return _unfinished(business_date, state, result)
+            certificates.append(result.certificate)
+    except LedgerError as error:
+        if is_transient(error):
+            raise
+        return Failed(message=str(error))
+    _report(certificates)
+    return EndOfDay(certificates)
+
+
+def _unfinished(business_date: date, state: State[Any], result: Any) -> State[Any]:
+    """Fail with what the close failed with; what is worth another try is raised, so that the flow's retries act."""
+    if isinstance(result, BaseException) and is_transient(result):
+        raise result
+    return Failed(message=f"{business_date} is not closed: {state.message}")
+
+
+def _report(certificates: list[Certificate]) -> None:
+    logger = get_run_logger()
+    if not certificates:
+        logger.info(job_line("end of day completed", operation="end_of_day", status="completed", dates=[]))
+        return
+    late = sum(total.posting_count for certificate in certificates for total in certificate.late_totals)
+    logger.info(
+        job_line(
+            "end of day completed",
+            operation="end_of_day",
+            status="completed",
+            late_postings=late,
+            dates=[certificate.run.business_date for certificate in certificates],
+        )
+    )
+    last = certificates[-1].run
+    reports.report_late_arrivals(certificates, reports.artifact_key("late-arrivals", last.business_date))
+    reports.announce(
+        "end-of-day.completed", last, late_postings=late, flow_run=runtime.flow_run.name,
+        dates=[str(certificate.run.business_date) for certificate in certificates],
+    )  # fmt: skip

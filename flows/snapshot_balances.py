@@ -1,0 +1,185 @@
+"""Snapshot every balance once for one business date, and certify the figures.
+
+Safe to run again, twice at once, and to kill anywhere: a second call resumes the same run with the same cut and writes
+only what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import date
+from math import ceil
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID
+
+from prefect import flow, get_run_logger, runtime, unmapped
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.schemas.objects import State
+from prefect.futures import as_completed, wait
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import Field
+
+from flows import reports
+from flows.clock import as_of, dated_name
+from ledger_db.errors import BatchFailed, ConfigurationError, LedgerError, is_transient
+from ledger_db.runs import Run
+from ledger_db.settings import get_settings
+from ledger_db.snapshots import KeyRange
+from tasks import closing
+from tasks.logs import job_line
+
+OPERATION = "balance_snapshots"
+TASK_BUDGET = 100  # task runs a flow run maps at most; above it a task writes several batches, one transaction each
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Snapshotted:
+    """A certified run and how it was got: rows this flow run wrote, and in what time."""
+
+    certificate: closing.Certificate
+    written: int
+    duration_ms: int
+
+
+def _workers() -> int:
+    try:
+        return get_settings().workers
+    except ConfigurationError:  # the flow's first step says so in a clear line
+        return 1
+
+
+def _run_name() -> str:
+    parameters: dict[str, Any] = runtime.flow_run.parameters
+    kind = parameters.get("kind", "close")
+    name = "snapshot-balances" if kind == "close" else f"snapshot-balances-{kind}"
+    return dated_name(name, parameters.get("business_date"), in_progress=kind == "interim")
+
+
+@flow(
+    name="snapshot-balances",
+    flow_run_name=_run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=_workers()),  # type: ignore[arg-type]
+    retries=0,
+    persist_result=False,
+)
+def snapshot_balances(
+    business_date: date | None = None,
+    kind: Literal["close", "interim"] = "close",
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000,
+) -> Snapshotted | State[Any]:
+    """Write one snapshot per balance for a business date and certify them.
+
+    Args:
+        business_date: The day to snapshot. Empty: the last day that has ended (close) or today's (interim).
+        kind: close is the official end of day, once per day and in order; interim is "as of now", any time.
+        batch_size: How many balances one database transaction writes.
+    """
+    started = time.monotonic()
+    try:
+        run = closing.open_run(kind, business_date, as_of())
+        if run is None:
+            return Completed(name="Skipped", message="every balance has its interim snapshot of this date already")
+        with closing.held(run.run_id) as mine:
+            if not mine:
+                return Completed(name="Skipped", message=f"another process is at work on {run.name}")
+            return _complete(closing.reload_run(run.run_id), batch_size, started)
+    except LedgerError as error:
+        if is_transient(error):
+            raise
+        return Failed(message=str(error))
+
+
+def _complete(run: Run, batch_size: int, started: float) -> Snapshotted | State[Any]:
+    logger = get_run_logger()
+    facts = {
+        "operation": OPERATION, "batch_size": batch_size, "run_id": run.run_id, "kind": run.kind,
+        "business_date": run.business_date,
+    }  # fmt: skip
+    if run.certified:
+        return Completed(
+            name="Skipped", message=f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
+        )
+    logger.info(job_line("balance snapshots started", **facts, status="started"))
+    written = 0
+    try:
+        closing.collect_activity(run.run_id)
+        batches = closing.plan_batches(run.run_id, batch_size)
+        written = _write(run, batches)
+        certificate = closing.certify_run(run.run_id)
+    except Exception as error:
+        logger.error(
+            job_line(
+                "balance snapshots failed",
+                **facts,
+                status="failed",
+                total_snapshots=error.written if isinstance(error, BatchFailed) else written,
+                error=str(error),
+                duration_ms=_milliseconds_since(started),
+            )
+        )
+        raise
+    duration_ms = _milliseconds_since(started)
+    logger.info(
+        job_line(
+            "balance snapshots completed",
+            **facts,
+            status="completed",
+            total_snapshots=written,
+            duration_ms=duration_ms,
+            snapshots_per_second=round(written / max(duration_ms / 1000, 0.001)),
+            checksum=certificate.run.checksum,
+        )
+    )
+    reports.report_totals(certificate)
+    reports.announce("run.certified", certificate.run, written=written, duration_ms=duration_ms)
+    return Snapshotted(certificate, written, duration_ms)
+
+
+def _write(run: Run, batches: list[KeyRange]) -> int:
+    """Map the batches over the workers, show progress, and fail on purpose when one of them did."""
+    if not batches:
+        return 0
+    groups = _grouped(batches)
+    total = sum(batch.balance_count for batch in batches)
+    progress = cast(
+        UUID,
+        create_progress_artifact(
+            progress=0.0,
+            key=reports.artifact_key("progress", run.kind, run.business_date),
+            description=f"{run.name}: {total} snapshots in {len(batches)} batches",
+        ),
+    )
+    futures = closing.write_snapshots.map(unmapped(run.run_id), groups)
+    shown = time.monotonic()
+    for finished, _ in enumerate(as_completed(list(futures)), start=1):
+        if time.monotonic() - shown >= PROGRESS_SECONDS:
+            shown = time.monotonic()
+            update_progress_artifact(artifact_id=progress, progress=100.0 * finished / len(groups))
+    wait(list(futures))
+    failures: list[BaseException] = [
+        cast(BaseException, future.result(raise_on_failure=False))
+        for future in futures
+        if not future.state.is_completed()
+    ]
+    if failures:
+        raise BatchFailed(
+            f"{len(failures)} of {len(groups)} tasks failed, the others' snapshots are kept; run it again to write the "
+            f"missing ones. {failures[0]}",
+            transient=all(is_transient(failure) for failure in failures),
+            written=sum(future.result() for future in futures if future.state.is_completed()),
+        )
+    update_progress_artifact(artifact_id=progress, progress=100.0)
+    return sum(future.result() for future in futures)
+
+
+def _milliseconds_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+def _grouped(batches: list[KeyRange]) -> list[list[KeyRange]]:
+    """The batches in order, as evenly as the task budget allows."""
+    size = ceil(len(batches) / TASK_BUDGET)
+    return [batches[start : start + size] for start in range(0, len(batches), size)]

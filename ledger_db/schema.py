@@ -1,0 +1,319 @@
+"""The tables: the reference ledger's in schema ``blnk``, this project's own in schema ``ledger_eod``.
+
+The migrations write the same tables; a test holds the two together. On an existing Blnk database the ``blnk`` tables
+are the application's: only ``transactions.recorded_xid`` and the indexes marked *ours* are added there.
+
+Money is ``numeric`` without limit, in minor units. Instants are ``timestamptz`` in our own tables; the reference's
+naive timestamps on transactions are UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Enum,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    Time,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import UserDefinedType
+
+from ledger_db.transaction_indexes import EFFECTIVE_AT
+
+LEDGER_SCHEMA = "blnk"
+EOD_SCHEMA = "ledger_eod"
+GENERAL_LEDGER_ID = "general_ledger_id"
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+class Xid8(UserDefinedType[str]):
+    """A 64-bit transaction id that never wraps; text in Python."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type's SQL name."""
+        return "xid8"
+
+
+class PgSnapshot(UserDefinedType[str]):
+    """Which transactions were visible at an instant; text ``xmin:xmax:running,…`` in Python."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type's SQL name."""
+        return "pg_snapshot"
+
+
+Money = Numeric
+
+
+# The reference ledger -------------------------------------------------------------------------------------------------
+
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text),
+    Column("ledger_id", Text, nullable=False, unique=True),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    schema=LEDGER_SCHEMA,
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("identity_id", Text, nullable=False, unique=True),
+    Column("first_name", Text, nullable=False),
+    Column("last_name", Text, nullable=False),
+    Column("other_names", Text),
+    Column("gender", Text),
+    Column("dob", Date),
+    Column("email_address", Text),
+    Column("phone_number", Text),
+    Column("nationality", Text),
+    Column("street", Text),
+    Column("country", Text),
+    Column("state", Text),
+    Column("organization_name", Text),
+    Column("category", Text),
+    Column("identity_type", Text),
+    Column("post_code", Text),
+    Column("city", Text),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    schema=LEDGER_SCHEMA,
+)
+
+balances = Table(
+    "balances",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("balance_id", Text, nullable=False, unique=True),
+    Column("indicator", Text),
+    Column("balance", Money, nullable=False),
+    Column("credit_balance", Money, nullable=False),
+    Column("debit_balance", Money, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("ledger_id", Text, ForeignKey(ledgers.c.ledger_id), nullable=False),
+    Column("identity_id", Text, ForeignKey(identity.c.identity_id)),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Column("inflight_balance", Money, nullable=False, server_default=text("0")),
+    Column("inflight_credit_balance", Money, nullable=False, server_default=text("0")),
+    Column("inflight_debit_balance", Money, nullable=False, server_default=text("0")),
+    Column("track_fund_lineage", Boolean, nullable=False, server_default=text("false")),
+    Column("allocation_strategy", Text, nullable=False, server_default=text("'FIFO'")),
+    # books.create_balances: one internal balance of a name per currency
+    Index(
+        "uq_balances_indicator_currency",
+        "indicator",
+        "currency",
+        unique=True,
+        postgresql_where=text("indicator IS NOT NULL"),
+    ),
+    schema=LEDGER_SCHEMA,
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("transaction_id", Text, nullable=False, unique=True),
+    Column("source", Text, ForeignKey(balances.c.balance_id)),
+    Column("destination", Text, ForeignKey(balances.c.balance_id)),
+    Column("description", Text),
+    Column("reference", Text, unique=True),
+    Column("amount", Money),
+    Column("precise_amount", Money),
+    Column("precision", BigInteger, server_default=text("1")),
+    Column("currency", Text),
+    Column("status", Text),
+    Column("hash", Text),
+    Column("created_at", DateTime, nullable=False, server_default=text("(now() AT TIME ZONE 'UTC'::text)")),
+    Column("effective_date", DateTime),
+    Column("scheduled_for", DateTime),
+    Column("parent_transaction", Text),
+    Column("meta_data", JSONB),
+    Column("chain_seq", BigInteger),
+    Column("chain_prev_hash", String(64)),
+    Column("chain_hash", String(64)),
+    # Ours: which database transaction inserted the row; NULL: recorded before this project was installed.
+    Column("recorded_xid", Xid8, server_default=text("pg_current_xact_id()")),
+    # books.record: what is left of a hold
+    Index(
+        "ix_transactions_parent_transaction",
+        "parent_transaction",
+        postgresql_where=text("parent_transaction IS NOT NULL"),
+    ),
+    # Ours. collect_activity.sql: what became effective since the base run
+    Index("ix_transactions_effective_at", text(EFFECTIVE_AT)),
+    # Ours. collect_activity.sql: what was recorded since the base run
+    Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text("recorded_xid IS NOT NULL")),
+    # Ours. balance_at.sql: one balance's postings between two instants
+    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT)),
+    Index("ix_transactions_destination_effective_at", "destination", text(EFFECTIVE_AT)),
+    # Ours. balance_at.sql: one balance's postings that no run has collected yet
+    Index("ix_transactions_source_recorded_xid", "source", "recorded_xid"),
+    Index("ix_transactions_destination_recorded_xid", "destination", "recorded_xid"),
+    schema=LEDGER_SCHEMA,
+)
+
+lineage_mappings = Table(
+    "lineage_mappings",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("shadow_balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("aggregate_balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("identity_id", Text, ForeignKey(identity.c.identity_id), nullable=False),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    UniqueConstraint("balance_id", "provider"),
+    schema=LEDGER_SCHEMA,
+)
+
+# This project's own ---------------------------------------------------------------------------------------------------
+
+run_kind = Enum("close", "interim", name="run_kind", schema=EOD_SCHEMA, metadata=metadata)
+#: open → certified (for good) or open → abandoned (its rows are removed)
+run_status = Enum("open", "certified", "abandoned", name="run_status", schema=EOD_SCHEMA, metadata=metadata)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    Column("business_date", Date, nullable=False),
+    Column("kind", run_kind, nullable=False),
+    Column("status", run_status, nullable=False, server_default=text("'open'")),
+    Column("time_zone", Text, nullable=False),
+    Column("cut_off", Time, nullable=False),
+    Column("opens_at", DateTime(timezone=True), nullable=False),
+    Column("closes_at", DateTime(timezone=True), nullable=False),
+    Column("cut", PgSnapshot, nullable=False),
+    Column("system_identifier", Text, nullable=False),
+    Column("base_run_id", BigInteger, ForeignKey("ledger_eod.runs.run_id")),
+    # The run without base that this chain of runs starts from; activity adds up along one chain only.
+    Column("genesis_run_id", BigInteger, nullable=False),
+    Column("max_balance_key", BigInteger, nullable=False),
+    Column("caught_up", Boolean, nullable=False, server_default=text("false")),
+    Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("collected_at", DateTime(timezone=True)),
+    Column("certified_at", DateTime(timezone=True)),
+    Column("snapshot_count", BigInteger),
+    Column("checksum", String(64)),
+    Column("refusal", Text),  # why it was not certified the last time it was tried
+    # runs.newest_certified, history: closes by the instant they end at
+    Index("ix_runs_closes_at", "kind", "status", "closes_at"),
+    # one close per business date, one close at work at a time
+    Index(
+        "uq_runs_close_business_date",
+        "business_date",
+        unique=True,
+        postgresql_where=text("kind = 'close'::ledger_eod.run_kind AND status <> 'abandoned'::ledger_eod.run_status"),
+    ),
+    Index(
+        "uq_runs_open_close",
+        "kind",
+        unique=True,
+        postgresql_where=text("kind = 'close'::ledger_eod.run_kind AND status = 'open'::ledger_eod.run_status"),
+    ),
+    schema=EOD_SCHEMA,
+)
+
+activity = Table(
+    "activity",
+    metadata,
+    # No foreign keys, as for balance_snapshots.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("effective_date", Date, primary_key=True),
+    Column("is_late", Boolean, nullable=False),
+    Column("posting_count", BigInteger, nullable=False),
+    Column("credit_balance", Money, nullable=False),
+    Column("debit_balance", Money, nullable=False),
+    Column("inflight_credit_balance", Money, nullable=False),
+    Column("inflight_debit_balance", Money, nullable=False),
+    Column("last_transaction_key", BigInteger),
+    # balance_at.sql: late arrivals of one balance, collected by later runs
+    Index("ix_activity_late", "balance_key", "effective_date", "run_id", postgresql_where=text("is_late")),
+    schema=EOD_SCHEMA,
+)
+
+balance_snapshots = Table(
+    "balance_snapshots",
+    metadata,
+    # No foreign keys: their checks double the cost of a row and lock rows of the live ledger. Rows come from
+    # blnk.balances by INSERT … SELECT, balances are never deleted, and certification counts both sides.
+    Column("run_id", BigInteger, nullable=False),
+    Column("balance_key", BigInteger, nullable=False),
+    Column("last_transaction_key", BigInteger),
+    Column("business_date", Date, nullable=False),
+    Column("kind", run_kind, nullable=False),
+    Column("credit_balance", Money, nullable=False),
+    Column("debit_balance", Money, nullable=False),
+    Column("inflight_credit_balance", Money, nullable=False),
+    Column("inflight_debit_balance", Money, nullable=False),
+    # At most one row per balance, date and kind; rows of a date lie together, in key order.
+    PrimaryKeyConstraint("business_date", "kind", "balance_key"),
+    schema=EOD_SCHEMA,
+    postgresql_partition_by="RANGE (business_date)",
+)
+run_totals = Table(
+    "run_totals",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    Column("currency", Text, primary_key=True),
+    Column("balance_count", BigInteger, nullable=False),
+    Column("credit_balance", Money, nullable=False),
+    Column("debit_balance", Money, nullable=False),
+    Column("inflight_credit_balance", Money, nullable=False),
+    Column("inflight_debit_balance", Money, nullable=False),
+    # credit minus debit that the itemised exceptions of this run and its base runs explain
+    Column("itemised_difference", Money, nullable=False),
+    Column("itemised_inflight_difference", Money, nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+run_exceptions = Table(
+    "run_exceptions",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    Column("transaction_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("currency", Text, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("difference", Money, nullable=False),
+    Column("inflight_difference", Money, nullable=False),
+    schema=EOD_SCHEMA,
+)

@@ -1,0 +1,103 @@
+"""Every setting of the project, typed and checked in one place.
+
+Settings are environment variables with the prefix ``LEDGER_`` (or lines of a ``.env`` file in the working folder).
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ledger_db.errors import ConfigurationError
+
+
+def project_folder() -> Path:
+    """The checkout this package runs from, or the working folder when it is installed elsewhere."""
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "prefect.yaml").is_file() else Path.cwd()
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Field descriptions are what ``ledger-eod doctor`` and the README show."""
+
+    model_config = SettingsConfigDict(env_prefix="LEDGER_", env_file=".env", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = Field(
+        None, description="the ledger: a SQLAlchemy or libpq PostgreSQL URL; unset: an embedded PostgreSQL"
+    )
+    time_zone: str = Field("UTC", description="IANA zone of the business calendar")
+    cut_off: time = Field(
+        time(0), description="local time at which a business date closes (before noon: on the next calendar day)"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1000, description="balances written in one database transaction"
+    )
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(4, description="batches at work at the same time")
+    statement_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        300, description="longest time one statement of a batch may take"
+    )
+    lock_timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        10, description="longest time to wait for a lock before the batch is tried again"
+    )
+    data_folder: Path = Field(
+        default_factory=lambda: project_folder() / ".ledger-eod",
+        description="where the embedded PostgreSQL and the local Prefect server keep their data",
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None or not value.get_secret_value().strip():
+            return None
+        try:
+            backend = make_url(value.get_secret_value().replace("postgres://", "postgresql://", 1)).get_backend_name()
+        except (ArgumentError, ValueError):
+            backend = None
+        if backend != "postgresql":
+            raise ValueError("must be a PostgreSQL URL such as postgresql://user:password@host:5432/database")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"{value!r} is not an IANA time zone; write for instance Europe/Berlin or UTC")
+        return value
+
+    @field_validator("cut_off")
+    @classmethod
+    def _is_local_time(cls, value: time) -> time:
+        if value.tzinfo is not None:
+            raise ValueError("must be a local time without offset, for instance 17:00")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The business calendar's zone."""
+        return ZoneInfo(self.time_zone)
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings, read once.
+
+    Raises:
+        ConfigurationError: a value is wrong; one line names the variable and what it must be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            f"LEDGER_{'_'.join(str(part) for part in problem['loc']).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigurationError("; ".join(problems)) from None

@@ -1,0 +1,64 @@
+-- One balance at one instant from the anchor run's snapshot: snapshot, plus late arrivals that later runs collected,
+-- plus raw postings since. Minor units. Always one row.
+-- balance_id, balance_key: the balance. instant: exclusive. anchor_date, anchor_closes_at, anchor_run_id: the newest
+-- certified close that ends at or before the instant. known_run_id: the last run whose activity counts. known_cut: the
+-- knowledge asked for, NULL for everything committed by now. collected_cut: the cut up to which runs have collected.
+-- extra_run_id: an interim run whose own activity counts too, or NULL.
+WITH
+-- include postings
+,
+
+parts AS (
+    SELECT credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+    FROM ledger_eod.balance_snapshots
+    WHERE business_date = CAST(:anchor_date AS date)
+        AND kind = 'close'
+        AND balance_key = CAST(:balance_key AS bigint)
+    UNION ALL
+    -- late arrivals for the anchor, collected by later runs
+    SELECT credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+    FROM ledger_eod.activity
+    WHERE is_late
+        AND balance_key = CAST(:balance_key AS bigint)
+        AND effective_date <= CAST(:anchor_date AS date)
+        AND (
+            run_id = CAST(:extra_run_id AS bigint)
+            OR run_id IN (
+                SELECT later.run_id
+                FROM ledger_eod.runs AS later
+                WHERE later.genesis_run_id = CAST(:genesis_run_id AS bigint)
+                    AND later.kind = 'close'
+                    AND later.status = 'certified'
+                    AND later.run_id > CAST(:anchor_run_id AS bigint)
+                    AND later.run_id <= CAST(:known_run_id AS bigint)
+            )
+        )
+    UNION ALL
+    -- effective after the anchor closed
+    SELECT credit, debit, inflight_credit, inflight_debit
+    FROM postings
+    WHERE balance_id = CAST(:balance_id AS text)
+        AND effective_at >= CAST(:anchor_closes_at AS timestamptz)
+        AND effective_at < CAST(:instant AS timestamptz)
+        AND (
+            CAST(:known_cut AS pg_snapshot) IS NULL
+            OR recorded_xid IS NULL
+            OR pg_visible_in_snapshot(recorded_xid, CAST(:known_cut AS pg_snapshot))
+        )
+    UNION ALL
+    -- effective before the anchor closed, recorded after the last run looked
+    SELECT credit, debit, inflight_credit, inflight_debit
+    FROM postings
+    WHERE CAST(:known_cut AS pg_snapshot) IS NULL
+        AND balance_id = CAST(:balance_id AS text)
+        AND effective_at < CAST(:anchor_closes_at AS timestamptz)
+        AND recorded_xid >= pg_snapshot_xmin(CAST(:collected_cut AS pg_snapshot))
+        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:collected_cut AS pg_snapshot))
+)
+
+SELECT
+    COALESCE(sum(credit_balance), 0) AS credit_balance,
+    COALESCE(sum(debit_balance), 0) AS debit_balance,
+    COALESCE(sum(inflight_credit_balance), 0) AS inflight_credit_balance,
+    COALESCE(sum(inflight_debit_balance), 0) AS inflight_debit_balance
+FROM parts

@@ -1,0 +1,84 @@
+-- The posting rules: what each transaction does to its two balances. One row per side that has a balance.
+-- Minor units; effective_at in UTC; recorded_xid NULL: recorded before this project was installed.
+-- exception: why the row cannot be counted as it stands; its amounts are then zero, except for legacy_rate and
+-- unknown_status rows, which say so themselves.
+counted_transactions AS NOT MATERIALIZED (
+    SELECT
+        t.id AS transaction_key,
+        t.source,
+        t.destination,
+        (COALESCE(t.effective_date, t.created_at) AT TIME ZONE 'UTC') AS effective_at,
+        t.recorded_xid,
+        CASE
+            WHEN minor.amount IS NULL THEN 'amount_missing'
+            WHEN minor.amount IN ('NaN', 'Infinity', '-Infinity') THEN 'amount_not_a_number'
+            WHEN minor.amount <> trunc(minor.amount) THEN 'amount_not_integral'
+            WHEN legacy.rate <> 1 AND minor.amount * legacy.rate <> trunc(minor.amount * legacy.rate)
+                THEN 'legacy_rate_not_integral'
+            WHEN legacy.rate <> 1 THEN 'legacy_rate'
+            WHEN t.status NOT IN ('APPLIED', 'INFLIGHT', 'VOID') THEN 'unknown_status'
+        END AS exception,
+        -- counts as posted
+        CASE WHEN t.status = 'APPLIED' THEN minor.amount ELSE 0 END AS posted,
+        -- puts on hold, or takes off a hold: only a child of an INFLIGHT row does; a refund, a queue's copy or a
+        -- split has a parent too and does not. A scalar subquery, so that it stays one index look-up per child.
+        CASE
+            WHEN t.status = 'INFLIGHT' THEN minor.amount
+            WHEN t.parent_transaction IS NOT NULL
+                AND t.status IN ('APPLIED', 'VOID')
+                AND (
+                    SELECT parent.status
+                    FROM blnk.transactions AS parent
+                    WHERE parent.transaction_id = t.parent_transaction
+                ) = 'INFLIGHT'
+                THEN -minor.amount
+            ELSE 0
+        END AS held,
+        legacy.rate
+    FROM blnk.transactions AS t
+    CROSS JOIN LATERAL (SELECT COALESCE(t.precise_amount, t.amount * COALESCE(t.precision, 1)) AS amount) AS minor
+    CROSS JOIN LATERAL (
+-- include rate
+    ) AS legacy
+    WHERE COALESCE(t.status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
+),
+
+provable_transactions AS NOT MATERIALIZED (
+    SELECT
+        transaction_key,
+        source,
+        destination,
+        effective_at,
+        recorded_xid,
+        exception,
+        CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(posted) ELSE 0 END AS posted,
+        CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(held) ELSE 0 END AS held,
+        rate
+    FROM counted_transactions
+),
+
+postings AS NOT MATERIALIZED (
+    SELECT
+        transaction_key,
+        destination AS balance_id,
+        effective_at,
+        recorded_xid,
+        exception,
+        trunc(posted * rate) AS credit,
+        0::numeric AS debit,
+        trunc(held * rate) AS inflight_credit,
+        0::numeric AS inflight_debit
+    FROM provable_transactions
+    UNION ALL
+    SELECT
+        transaction_key,
+        source AS balance_id,
+        effective_at,
+        recorded_xid,
+        exception,
+        0::numeric AS credit,
+        posted AS debit,
+        0::numeric AS inflight_credit,
+        held AS inflight_debit
+    FROM provable_transactions
+)

@@ -1,0 +1,16 @@
+-- What one run's snapshots add up to, per currency. Read-only, one pass. Minor units.
+-- run_id, business_date, kind: the run.
+SELECT
+    balances.currency,
+    count(*) AS balance_count,
+    sum(snapshots.credit_balance) AS credit_balance,
+    sum(snapshots.debit_balance) AS debit_balance,
+    sum(snapshots.inflight_credit_balance) AS inflight_credit_balance,
+    sum(snapshots.inflight_debit_balance) AS inflight_debit_balance
+FROM ledger_eod.balance_snapshots AS snapshots
+JOIN blnk.balances ON balances.id = snapshots.balance_key
+WHERE snapshots.business_date = CAST(:business_date AS date)
+    AND snapshots.kind = CAST(:kind AS ledger_eod.run_kind)
+    AND snapshots.run_id = CAST(:run_id AS bigint)
+GROUP BY balances.currency
+ORDER BY balances.currency
