@@ -6,6 +6,7 @@ stay visible after the process that made them. Processes share it; the last to l
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from ledger_db.shared_use import SharedUse
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
 START_TIMEOUT_SECONDS = 120
+STOP_TIMEOUT_SECONDS = 20
+DRAIN_SECONDS = 10
+DELIVERY_TIMEOUT_SECONDS = 30
 
 #: What the server needs for runs of many small tasks, and to keep concurrency leases across a restart.
 SERVER_SETTINGS = {
@@ -59,20 +63,30 @@ def environment(settings: Settings, api_url: str | None = None) -> dict[str, str
     return local
 
 
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables, for a process with another working folder, where it would find no ``.env``."""
+    variables = {
+        "LEDGER_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
+        "LEDGER_DATA_FOLDER": str(settings.data_folder.resolve()),
+        "LEDGER_CUT_OFF": settings.cut_off.isoformat(),
+    }
+    for name in ("time_zone", "batch_size", "workers", "statement_timeout_seconds", "lock_timeout_seconds"):
+        variables[f"LEDGER_{name.upper()}"] = str(getattr(settings, name))
+    return variables
+
+
 def configured_api_url() -> str | None:
     """The Prefect API that the environment or the active Prefect profile names, if any."""
     from prefect.settings import PREFECT_API_URL
 
-    return PREFECT_API_URL.value()
+    url: str | None = PREFECT_API_URL.value()
+    return url
 
 
 def running_api_url(settings: Settings) -> str | None:
     """The local server's API, if it runs and answers."""
-    try:
-        api_url = str(json.loads((prefect_folder(settings) / "server.json").read_text())["api_url"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return api_url if _answers(api_url) else None
+    known = _noted_server(settings)
+    return known[0] if known is not None and _answers(known[0]) else None
 
 
 def free_port() -> int:
@@ -96,7 +110,7 @@ def local_server(settings: Settings | None = None, *, port: int | None = None) -
     use.enter()
     try:
         with use.turn():
-            api_url = running_api_url(settings) or _start(settings, port or free_port())
+            api_url = _adopt(settings) or _start(settings, port or free_port())
         yield api_url
     finally:
         with use.leave() as last:
@@ -105,11 +119,19 @@ def local_server(settings: Settings | None = None, *, port: int | None = None) -
 
 
 @contextmanager
-def orchestrator() -> Iterator[str]:
-    """The Prefect API for runs of this process: the configured one, else the local server. Yields its URL."""
-    configured = configured_api_url()
+def orchestrator(*, local: bool = False) -> Iterator[str]:
+    """The Prefect API for runs of this process: the configured one unless ``local``, else the local server's.
+
+    Yields its URL.
+
+    Raises:
+        ConfigurationError: the configured API does not answer, or the local server does not start.
+    """
+    # before Prefect's first import: it sets up logging then
+    os.environ.update({key: value for key, value in CLIENT_SETTINGS.items() if key not in os.environ})
+    configured = None if local else configured_api_url()
     if configured is not None:
-        os.environ.update({key: value for key, value in CLIENT_SETTINGS.items() if key not in os.environ})
+        _require_reachable(configured)
         yield configured
         return
     settings = get_settings()
@@ -123,9 +145,19 @@ def orchestrator() -> Iterator[str]:
         try:
             yield api_url
         finally:
+            _deliver_records()
             for key, value in before.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})
             refresh_global_settings_context()
+
+
+def _deliver_records() -> None:
+    """Send what Prefect still has queued, logs and events, while there is a server to take it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for queue in (APILogWorker, EventsWorker):
+        queue.drain_all(timeout=DRAIN_SECONDS)
 
 
 def ui_url(api_url: str) -> str:
@@ -133,38 +165,96 @@ def ui_url(api_url: str) -> str:
     return api_url.removesuffix("/api")
 
 
+def _noted_server(settings: Settings) -> tuple[str, int] | None:
+    """The API URL and the process of the local server that was started last, if that process still lives."""
+    try:
+        note = json.loads((prefect_folder(settings) / "server.json").read_text())
+        api_url, pid = str(note["api_url"]), int(note["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (api_url, pid) if _is_server(pid, api_url) else None
+
+
+def _adopt(settings: Settings) -> str | None:
+    """The server that another process started, once it answers; None when there is none to wait for.
+
+    It may be left over from a process that was killed, even while the server was starting.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while (known := _noted_server(settings)) is not None:
+        if _answers(known[0]):
+            return known[0]
+        if time.monotonic() > deadline:
+            _stop(settings)
+            return None
+        time.sleep(0.1)
+    return None
+
+
 def _start(settings: Settings, port: int) -> str:
     folder = prefect_folder(settings)
     api_url = f"http://{HOST}:{port}/api"
+    if not _is_free(port):
+        raise ConfigurationError(f"port {port} of {HOST} is in use; choose another one with --port")
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(settings, api_url),
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C is for us: the server goes after what it serves
         )  # fmt: skip
-    (folder / "server.json").write_text(json.dumps({"api_url": api_url, "pid": process.pid}))
+    note = folder / "server.json.new"
+    note.write_text(json.dumps({"api_url": api_url, "pid": process.pid}))
+    note.replace(folder / "server.json")
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not _answers(api_url):
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+            _stop(settings)
             raise ConfigurationError(f"the Prefect server did not start on port {port}; see {folder / 'server.log'}")
         time.sleep(0.1)
     return api_url
 
 
 def _stop(settings: Settings) -> None:
-    state = prefect_folder(settings) / "server.json"
+    known = _noted_server(settings)
+    if known is not None:
+        _end_group(known[1], lambda: _is_server(known[1], known[0]))
+    (prefect_folder(settings) / "server.json").unlink(missing_ok=True)
+
+
+def end_session(process: subprocess.Popen[bytes]) -> None:
+    """End a process that was started in a session of its own, with all that it started."""
+    _end_group(process.pid, lambda: process.poll() is None)
+
+
+def _end_group(pid: int, is_alive: Callable[[], bool]) -> None:
+    """Ask a process group to end, and make it end when it does not."""
     try:
-        pid = int(json.loads(state.read_text())["pid"])
         os.killpg(pid, signal.SIGTERM)
-        for _ in range(100):
-            os.killpg(pid, 0)
-            _reap(pid)
-            time.sleep(0.1)
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            if not is_alive():
+                return
+            time.sleep(0.05)
         os.killpg(pid, signal.SIGKILL)
-    except (OSError, ValueError, KeyError):
-        pass  # it is gone
-    state.unlink(missing_ok=True)
+        is_alive()  # takes its exit code
+    except ProcessLookupError:
+        return  # it is gone
+
+
+def _is_server(pid: int, api_url: str) -> bool:
+    """Whether a process is the server of that URL, and not a stranger that got its number."""
+    _reap(pid)
+    process = Path(f"/proc/{pid}")
+    try:
+        if Path("/proc/self").exists():
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        else:
+            listed = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
+            command = listed.stdout.decode(errors="replace")
+    except OSError:
+        return False
+    port = api_url.removesuffix("/api").rpartition(":")[2]
+    return "prefect" in command and "server start" in command and command.split()[-1:] == [port]
 
 
 def _reap(pid: int) -> None:
@@ -178,5 +268,35 @@ def _answers(api_url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=5) as response:  # noqa: S310 - our own http URL
             return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return False
+
+
+def _require_reachable(api_url: str) -> None:
+    """Refuse to begin a run that nobody would record."""
+    try:
+        urllib.request.urlopen(f"{api_url}/health", timeout=10).close()  # noqa: S310 - the user's own setting
+    except urllib.error.HTTPError:
+        return  # it answers, and wants a key that Prefect has
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ConfigurationError(
+            f"cannot reach the Prefect server at {shown_url(api_url)}: {reason}; "
+            "start it, or unset PREFECT_API_URL to use a local one"
+        ) from None
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be a password in it."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -37,24 +37,26 @@ class EndOfDay:
 
 
 def _run_name() -> str:
-    return dated_name("end-of-day", None)
+    return dated_name("end-of-day", runtime.flow_run.parameters.get("until"))
 
 
 @flow(name="end-of-day", flow_run_name=_run_name, persist_result=False)
 def end_of_day(
     since: date | None = None,
+    until: date | None = None,
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
 ) -> EndOfDay | State[Any]:
     """Close every missing business date in order, up to the last one that has ended.
 
     Args:
         since: The first day to close on a ledger that has no close yet. Empty: only the last day that has ended.
-        batch_size: How many balances one database transaction writes. Empty: the configured LEDGER_BATCH_SIZE.
+        until: The last day to close, when not all of them are to be. Empty: the last day that has ended.
+        batch_size: How many balances one database transaction writes, from 1 to 1,000,000. Empty: LEDGER_BATCH_SIZE.
     """
     certificates: list[Certificate] = []
     try:
         batch_size = batch_size or get_settings().batch_size
-        for business_date in closing.find_dates_to_close(as_of(), since):
+        for business_date in closing.find_dates_to_close(as_of(), since, until):
             state: State[Any] = snapshot_balances(business_date, "close", batch_size, return_state=True)
             if state.name == "Skipped":
                 return Completed(name="Skipped", message=state.message)

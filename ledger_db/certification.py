@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ledger_db.errors import NotCertified
-from ledger_db.runs import Run, find_run, lock_open_run
+from ledger_db.errors import NotCertified, RunNotOpen
+from ledger_db.runs import Run, find_run, lock_open_run, whole
 from ledger_db.snapshots import plan_key_ranges
 from ledger_db.sql import statement
 
@@ -25,9 +25,13 @@ def certify_run(connection: Connection, run_id: int) -> Run:
         NotCertified: the first thing that does not prove, with expected, found and difference. The run stays open; the
             reason is returned to be stored by :func:`refuse_certification`.
     """
-    if find_run(connection, run_id).certified:
-        return find_run(connection, run_id)
-    run = lock_open_run(connection, run_id)
+    try:
+        run = lock_open_run(connection, run_id)
+    except RunNotOpen:
+        run = find_run(connection, run_id)  # as it is after the wait for whoever certified it
+        if run.certified:
+            return run
+        raise
     connection.execute(text("SET LOCAL statement_timeout = 0"))
     _prove_complete(connection, run)
     scope: dict[str, Any] = {"run_id": run_id, "business_date": run.business_date, "kind": run.kind}
@@ -115,7 +119,7 @@ def _eligible_count(connection: Connection, run: Run) -> int:
 
 def _prove_currency(run: Run, currency: str, found: Any, expected: Any, *, zero_sum: bool) -> None:
     for amount in AMOUNTS:
-        is_, should_be = getattr(found, amount, 0), getattr(expected, amount, 0)
+        is_, should_be = whole(getattr(found, amount, 0)), whole(getattr(expected, amount, 0))
         if is_ != should_be:
             raise NotCertified(
                 f"{run.name} {currency} {amount}: snapshots add up to {is_}, base and activity to {should_be}, "
@@ -123,14 +127,12 @@ def _prove_currency(run: Run, currency: str, found: Any, expected: Any, *, zero_
             )
     if found is None or not zero_sum:
         return
-    for what, difference, itemised in (
-        ("posted", found.credit_balance - found.debit_balance, getattr(expected, "itemised_difference", 0)),
-        (
-            "inflight",
-            found.inflight_credit_balance - found.inflight_debit_balance,
-            getattr(expected, "itemised_inflight_difference", 0),
-        ),
+    for what, credit, debit, explained in (
+        ("posted", found.credit_balance, found.debit_balance, "itemised_difference"),
+        ("inflight", found.inflight_credit_balance, found.inflight_debit_balance, "itemised_inflight_difference"),
     ):
+        difference = whole(credit) - whole(debit)  # as integers: Decimal rounds a difference at 28 digits
+        itemised = whole(getattr(expected, explained, 0))
         if difference != itemised:
             raise NotCertified(
                 f"{run.name} {currency} {what}: credits minus debits are {difference}, itemised exceptions explain "

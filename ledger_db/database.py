@@ -1,6 +1,7 @@
-"""Connections to the ledger: one engine a process, time-outs on every transaction, no prepared statements.
+"""Connections to the ledger: one engine a process, time-outs on every transaction, statements planned anew.
 
 Statements are planned with the values they are given: a generic plan for a key range scans far more than the range.
+Look-ups by key ask for :func:`prepared_statements` instead.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
@@ -95,6 +98,20 @@ def transaction() -> Iterator[Connection]:
     """One database transaction on the configured ledger: committed at the end, rolled back on an exception."""
     with ledger_engine().begin() as connection:
         yield connection
+
+
+@contextmanager
+def prepared_statements(connection: Connection) -> Iterator[None]:
+    """Prepare the statements of the block on the server: for look-ups by key, whose plan is the same for every key.
+
+    Planning the posting rules takes longer than such a look-up; a session that looks up often plans once.
+    """
+    driver = cast(psycopg.Connection[Any], connection.connection.driver_connection)
+    before, driver.prepare_threshold = driver.prepare_threshold, 0
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = before
 
 
 def reachable(engine: Engine) -> str:

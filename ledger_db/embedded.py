@@ -33,6 +33,8 @@ POSTGRES_MAJOR = 18
 SERVICE_USER = "nobody"
 SUPERUSER = "postgres"
 START_TIMEOUT_SECONDS = 60
+ORPHANS_END_SECONDS = 1.0
+UNUSABLE_IN_PATHS = frozenset("\"$`\\\n")  # pg_ctl and initdb hand paths to a shell in double quotes
 SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; the socket's own name needs 14
 
 SERVER_SETTINGS = """\
@@ -97,6 +99,11 @@ def ensure_server(folder: Path) -> EmbeddedServer:
         ConfigurationError: the folder cannot be used or the server does not start; the message names its log.
     """
     folder = folder.resolve()
+    if UNUSABLE_IN_PATHS & set(str(folder) + str(binaries())):
+        raise ConfigurationError(
+            f"PostgreSQL's tools cannot work under {folder}: its path, or that of {binaries()}, has one of \" $ ` \\ or a "
+            "line break; set LEDGER_DATA_FOLDER to another folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _use(folder).turn():
@@ -125,7 +132,7 @@ def release(folder: Path) -> None:
     """Stop being a user of the folder's server, and stop it when this process was the last one."""
     folder = folder.resolve()
     use = _uses.pop(folder, None)
-    if use is not None:
+    if use is not None and folder.exists():
         with use.leave() as last:
             if last:
                 stop(folder)
@@ -133,9 +140,12 @@ def release(folder: Path) -> None:
 
 def stop(folder: Path) -> None:
     """Stop the folder's server, ending its sessions; nothing to do when it does not run."""
-    if running_server(folder) is None:
+    server = running_server(folder)
+    if server is None:
         return
-    _run("pg_ctl", "stop", "-D", str(folder.resolve() / "postgres"), "-m", "fast", "-w", folder=folder)
+    _run("pg_ctl", "stop", "-D", str(server.data), "-m", "fast", "-w", folder=folder)
+    if server.socket_folder != server.data:
+        shutil.rmtree(server.socket_folder, ignore_errors=True)
 
 
 def _start(folder: Path) -> EmbeddedServer:
@@ -151,6 +161,7 @@ def _start(folder: Path) -> EmbeddedServer:
             f"{data} was written by PostgreSQL {version}; this version carries {POSTGRES_MAJOR}: "
             "dump it with that version, or set LEDGER_DATA_FOLDER to a new folder"
         )
+    _clear_killed_server(data)
     sockets = _socket_folder(data)
     quoted = str(sockets).replace('"', '""').replace("'", "''")
     (data / "ledger-eod.conf").write_text(f"{SERVER_SETTINGS}unix_socket_directories = '\"{quoted}\"'\n")
@@ -167,6 +178,21 @@ def _start(folder: Path) -> EmbeddedServer:
         time.sleep(0.05)
     logger.info("embedded PostgreSQL %s started, pid %s", POSTGRES_MAJOR, server.pid)
     return server
+
+
+def _clear_killed_server(data: Path) -> None:
+    """Remove the lock file of a server that was killed and that nobody has reaped: PostgreSQL would take it for alive.
+
+    Should a child of it still be at work, the new server notices the shared memory in use and refuses to start.
+    """
+    try:
+        pid = int((data / "postmaster.pid").read_text().splitlines()[0])
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
+        return
+    if state == "Z":
+        time.sleep(ORPHANS_END_SECONDS)
+        (data / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _initialise(folder: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from ledger_db.database import prepared_statements
 from ledger_db.errors import UnknowableAt, UnknownBalance
 from ledger_db.restored_copy import system_identifier
 from ledger_db.runs import Run, find_run, newest_certified_close, whole
@@ -62,6 +63,13 @@ def balance_at(
     """
     if instant.tzinfo is None:
         raise ValueError(f"{instant.isoformat()} has no offset: write for instance {instant.isoformat()}+00:00")
+    with prepared_statements(connection):
+        return _balance_at(connection, balance_id, instant, known_at, from_source)
+
+
+def _balance_at(
+    connection: Connection, balance_id: str, instant: datetime, known_at: int | None, from_source: bool
+) -> BalanceAt:
     subject = connection.execute(
         text("SELECT id, currency FROM blnk.balances WHERE balance_id = :balance_id"), {"balance_id": balance_id}
     ).one_or_none()
@@ -99,7 +107,7 @@ def balance_at(
                 "genesis_run_id": anchor.genesis_run_id,
                 "known_run_id": collected.run_id,
                 "known_cut": None if known is None else known.cut,
-                "collected_cut": collected.cut,
+                "uncollected_since": collected.cut if known is None else None,
                 "extra_run_id": known.run_id if known is not None and known.kind == "interim" else None,
             },
         ).one()

@@ -7,13 +7,14 @@ open or behind a certified one. Interim runs hang off that chain and nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.business_calendar import BusinessCalendar
 from ledger_db.errors import OutOfOrder, PeriodNotEnded, RunNotOpen, UnknownRun
@@ -185,27 +186,38 @@ def certified_close_of(connection: Connection, business_date: date) -> Run:
     return _run(row)
 
 
-def dates_to_close(connection: Connection, *, last_ended: date, since: date | None = None) -> list[date]:
-    """The business dates without a certified close, in order, up to the last one that has ended.
+def dates_to_close(
+    connection: Connection, *, last_ended: date, since: date | None = None, until: date | None = None
+) -> list[date]:
+    """The business dates without a certified close, in order, up to the last one that has ended, or up to ``until``.
 
-    They follow the newest certified close; ``since`` names the first date where there is no close yet, and otherwise
-    only the last ended date is due.
+    They start with the close that is open, or else follow the newest certified one; ``since`` names the first date
+    where there is no close yet, and otherwise only the last ended date is due.
 
     Raises:
-        OutOfOrder: ``since`` lies behind the newest certified close, or after the last date that has ended.
+        OutOfOrder: ``since`` would leave out a date, or a date has not ended yet.
     """
-    newest = connection.execute(
-        text("SELECT max(business_date) FROM ledger_eod.runs WHERE kind = 'close' AND status = 'certified'")
-    ).scalar_one()
-    if since is not None and since > last_ended:
-        raise OutOfOrder(f"{since} has not ended yet: the last business date that has is {last_ended}")
-    if newest is None:
-        first = since or last_ended
-    else:
+    newest, unfinished = connection.execute(
+        text(
+            "SELECT max(business_date) FILTER (WHERE status = 'certified'), "
+            "max(business_date) FILTER (WHERE status = 'open') FROM ledger_eod.runs WHERE kind = 'close'"
+        )
+    ).one()
+    for asked in (since, until):
+        if asked is not None and asked > last_ended:
+            raise OutOfOrder(f"{asked} has not ended yet: the last business date that has is {last_ended}")
+    last = until or last_ended
+    if since is not None and since > last:
+        raise OutOfOrder(f"there is nothing from {since} to {last}: the first date lies behind the last")
+    if unfinished is not None:
+        first = unfinished
+    elif newest is not None:
         first = newest + timedelta(days=1)
-        if since is not None and since > first:
-            raise OutOfOrder(f"closes follow one another: after {newest} comes {first}, not {since}")
-    return [first + timedelta(days=days) for days in range((last_ended - first).days + 1)]
+    else:
+        first = since or last
+    if since is not None and since > first:
+        raise OutOfOrder(f"closes follow one another: {first} comes before {since}")
+    return [first + timedelta(days=days) for days in range((last - first).days + 1)]
 
 
 def open_close(connection: Connection, *, business_date: date, calendar: BusinessCalendar, now: datetime) -> Run:
@@ -336,7 +348,9 @@ def hold_run(engine: Engine, run_id: int) -> Iterator[bool]:
         )
         yield held
     finally:
-        connection.invalidate()  # ends the session, and with it the lock
+        with suppress(DBAPIError):  # a session that is gone holds nothing; one that ends lets go only a moment later
+            connection.execute(text("SELECT pg_advisory_unlock_all()"))
+        connection.invalidate()
         connection.close()
 
 
@@ -369,27 +383,36 @@ def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> l
 def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime]]:
     """The business dates a run's activity may fall on, each with the instant it opens at, ascending.
 
-    Where a date was closed, the boundary stored then counts, not what today's settings would make of it. A run without
-    base has nothing to be late for: all of its activity is on its own date.
+    Where a date was closed, the boundaries stored then count, not what today's settings would make of them. A run
+    without base has nothing to be late for: all of its activity is on its own date.
     """
     if run.base_run_id is None:
         return [(run.business_date, run.opens_at)]
-    calendar = _calendar_of(run)
-    stored = {
-        row.business_date + timedelta(days=1): row.closes_at
-        for row in connection.execute(
-            text(
-                "SELECT business_date, closes_at FROM ledger_eod.runs "
-                "WHERE kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis"
-            ),
-            {"genesis": run.genesis_run_id},
-        )
-    }
+    closes = connection.execute(
+        text(
+            "SELECT business_date, opens_at, closes_at FROM ledger_eod.runs "
+            "WHERE kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis"
+        ),
+        {"genesis": run.genesis_run_id},
+    ).all()
+    stored = {row.business_date: row.opens_at for row in closes}
+    stored |= {row.business_date + timedelta(days=1): row.closes_at for row in closes}
     first = min(stored) - timedelta(days=LATE_WINDOW_DAYS)
-    dated = [(day, stored.get(day, opens)) for day, opens in calendar.boundaries(first, run.business_date)]
-    newest = max(stored)
-    # after a change of zone or cut-off, a boundary of the new calendar may lie before the last stored one
-    return [(day, max(opens, stored[newest]) if day > newest else opens) for day, opens in dated]
+    return _between_stored(_calendar_of(run).boundaries(first, run.business_date), stored)
+
+
+def _between_stored(
+    computed: list[tuple[date, datetime]], stored: dict[date, datetime]
+) -> list[tuple[date, datetime]]:
+    """Boundaries in order: after a change of zone or cut-off a computed one may lie beyond a stored neighbour."""
+    rising: list[tuple[date, datetime]] = []
+    for day, opens_at in computed:
+        floor = rising[-1][1] if rising else opens_at
+        rising.append((day, stored.get(day, max(opens_at, floor))))
+    ordered = rising[-1:]
+    for day, opens_at in reversed(rising[:-1]):
+        ordered.append((day, min(opens_at, ordered[-1][1])))
+    return ordered[::-1]
 
 
 def _calendar_of(run: Run) -> BusinessCalendar:
@@ -458,7 +481,11 @@ def _insert_run(
     identifier = system_identifier(connection)
     if base is not None and base.system_identifier != identifier:
         base = None  # its cut says nothing about this cluster's transaction ids: prove anew from the first posting
-    opens_at = base.closes_at if base and base.business_date == business_date - timedelta(days=1) else None
+    opens_at = min(calendar.opens_at(business_date), closes_at)
+    if base is not None and base.business_date < business_date:
+        # dates share their boundary, also where zone or cut-off changed between them
+        follows = base.business_date == business_date - timedelta(days=1)
+        opens_at = base.closes_at if follows else max(opens_at, base.closes_at)
     run_id = connection.execute(
         text(
             """
@@ -479,7 +506,7 @@ def _insert_run(
             "kind": kind,
             "time_zone": calendar.zone.key,
             "cut_off": calendar.cut_off,
-            "opens_at": opens_at or min(calendar.opens_at(business_date), closes_at),
+            "opens_at": opens_at,
             "closes_at": closes_at,
             "system_identifier": identifier,
             "base_run_id": base.run_id if base else None,

@@ -47,11 +47,14 @@ def ensure_partition(connection: Connection, business_date: date) -> None:
     first = business_date.replace(day=1)
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     name = f"balance_snapshots_{first:%Y_%m}"
-    exists = text("SELECT to_regclass(:name) IS NOT NULL")
-    if connection.scalar(exists, {"name": f"ledger_eod.{name}"}):
+    # The catalogue and not to_regclass: that may still answer from the session's cache what was so before the wait.
+    exists = text(
+        "SELECT count(*) > 0 FROM pg_class WHERE relname = :name AND relnamespace = to_regnamespace('ledger_eod')"
+    )
+    if connection.scalar(exists, {"name": name}):
         return
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('ledger-eod partition'))"))
-    if connection.scalar(exists, {"name": f"ledger_eod.{name}"}):
+    if connection.scalar(exists, {"name": name}):
         return
     connection.execute(text(f"CREATE TABLE ledger_eod.{name} (LIKE ledger_eod.balance_snapshots INCLUDING ALL)"))
     connection.execute(

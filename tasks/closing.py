@@ -45,11 +45,11 @@ def held(run_id: int) -> Iterator[bool]:
 
 
 @task(**LEDGER_TASK)
-def find_dates_to_close(as_of: datetime, since: date | None) -> list[date]:
-    """The business dates that have ended by ``as_of`` and have no certified close, in order."""
+def find_dates_to_close(as_of: datetime, since: date | None, until: date | None = None) -> list[date]:
+    """The business dates that have ended by ``as_of`` and have no certified close, in order, up to ``until``."""
     with transaction() as connection:
         require_current(connection)
-        return runs.dates_to_close(connection, last_ended=calendar().last_ended(as_of), since=since)
+        return runs.dates_to_close(connection, last_ended=calendar().last_ended(as_of), since=since, until=until)
 
 
 @task(**LEDGER_TASK)

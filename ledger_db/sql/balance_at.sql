@@ -2,7 +2,8 @@
 -- plus raw postings since. Minor units. Always one row.
 -- balance_id, balance_key: the balance. instant: exclusive. anchor_date, anchor_closes_at, anchor_run_id: the newest
 -- certified close that ends at or before the instant. known_run_id: the last run whose activity counts. known_cut: the
--- knowledge asked for, NULL for everything committed by now. collected_cut: the cut up to which runs have collected.
+-- knowledge asked for, NULL for everything committed by now. uncollected_since: the cut up to which runs have collected,
+-- NULL when what was recorded later is not asked for.
 -- extra_run_id: an interim run whose own activity counts too, or NULL.
 WITH
 -- include postings
@@ -34,26 +35,25 @@ parts AS (
             )
         )
     UNION ALL
-    -- effective after the anchor closed
+    -- raw postings: effective after the anchor closed; or before, but recorded after the last run looked
     SELECT credit, debit, inflight_credit, inflight_debit
     FROM postings
-    WHERE balance_id = CAST(:balance_id AS text)
-        AND effective_at >= CAST(:anchor_closes_at AS timestamptz)
-        AND effective_at < CAST(:instant AS timestamptz)
-        AND (
-            CAST(:known_cut AS pg_snapshot) IS NULL
-            OR recorded_xid IS NULL
-            OR pg_visible_in_snapshot(recorded_xid, CAST(:known_cut AS pg_snapshot))
+    WHERE (
+            balance_id = CAST(:balance_id AS text)
+            AND effective_at >= CAST(:anchor_closes_at AS timestamptz)
+            AND effective_at < CAST(:instant AS timestamptz)
+            AND (
+                CAST(:known_cut AS pg_snapshot) IS NULL
+                OR recorded_xid IS NULL
+                OR pg_visible_in_snapshot(recorded_xid, CAST(:known_cut AS pg_snapshot))
+            )
+        ) OR (
+            balance_id = CAST(:balance_id AS text)
+            -- IS TRUE: no index condition, or a plan made without the values may walk all that lies before the anchor
+            AND (effective_at < CAST(:anchor_closes_at AS timestamptz)) IS TRUE
+            AND recorded_xid >= pg_snapshot_xmin(CAST(:uncollected_since AS pg_snapshot))
+            AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:uncollected_since AS pg_snapshot))
         )
-    UNION ALL
-    -- effective before the anchor closed, recorded after the last run looked
-    SELECT credit, debit, inflight_credit, inflight_debit
-    FROM postings
-    WHERE CAST(:known_cut AS pg_snapshot) IS NULL
-        AND balance_id = CAST(:balance_id AS text)
-        AND effective_at < CAST(:anchor_closes_at AS timestamptz)
-        AND recorded_xid >= pg_snapshot_xmin(CAST(:collected_cut AS pg_snapshot))
-        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:collected_cut AS pg_snapshot))
 )
 
 SELECT

@@ -13,10 +13,11 @@ counted_transactions AS NOT MATERIALIZED (
             WHEN minor.amount IS NULL THEN 'amount_missing'
             WHEN minor.amount IN ('NaN', 'Infinity', '-Infinity') THEN 'amount_not_a_number'
             WHEN minor.amount <> trunc(minor.amount) THEN 'amount_not_integral'
+            WHEN legacy.rate = 0 THEN 'legacy_rate_not_a_number'
             WHEN legacy.rate <> 1 AND minor.amount * legacy.rate <> trunc(minor.amount * legacy.rate)
                 THEN 'legacy_rate_not_integral'
             WHEN legacy.rate <> 1 THEN 'legacy_rate'
-            WHEN t.status NOT IN ('APPLIED', 'INFLIGHT', 'VOID') THEN 'unknown_status'
+            WHEN COALESCE(t.status, '') NOT IN ('APPLIED', 'INFLIGHT', 'VOID') THEN 'unknown_status'
         END AS exception,
         -- counts as posted
         CASE WHEN t.status = 'APPLIED' THEN minor.amount ELSE 0 END AS posted,

@@ -1,6 +1,6 @@
 -- Record transactions in the order of the arrays; one that repeats a recorded reference or id is left out.
--- Every parameter is an array with one element a transaction; precise_amounts in minor units, amounts in major units,
--- instants naive UTC, created_ats NULL: now. Returns the transaction_id of each that was recorded.
+-- Every parameter is an array with one element a transaction; precise_amount in minor units, amount in major units,
+-- instants naive UTC, created_at NULL: now. Returns the transaction_id of each that was recorded.
 INSERT INTO blnk.transactions (
     transaction_id, source, destination, description, reference, amount, precise_amount, precision, currency, status,
     created_at, effective_date, scheduled_for, parent_transaction, meta_data
@@ -22,21 +22,21 @@ SELECT
     movement.parent_transaction,
     CAST(movement.meta_data AS jsonb)
 FROM unnest(
-    CAST(:transaction_ids AS text []),
-    CAST(:sources AS text []),
-    CAST(:destinations AS text []),
-    CAST(:descriptions AS text []),
-    CAST(:references AS text []),
-    CAST(:amounts AS numeric []),
-    CAST(:precise_amounts AS numeric []),
-    CAST(:precisions AS bigint []),
-    CAST(:currencies AS text []),
-    CAST(:statuses AS text []),
-    CAST(:created_ats AS timestamp []),
-    CAST(:effective_dates AS timestamp []),
-    CAST(:scheduled_fors AS timestamp []),
-    CAST(:parent_transactions AS text []),
-    CAST(:meta_datas AS text [])
+    CAST(:transaction_id AS text []),
+    CAST(:source AS text []),
+    CAST(:destination AS text []),
+    CAST(:description AS text []),
+    CAST(:reference AS text []),
+    CAST(:amount AS numeric []),
+    CAST(:precise_amount AS numeric []),
+    CAST(:precision AS bigint []),
+    CAST(:currency AS text []),
+    CAST(:status AS text []),
+    CAST(:created_at AS timestamp []),
+    CAST(:effective_date AS timestamp []),
+    CAST(:scheduled_for AS timestamp []),
+    CAST(:parent_transaction AS text []),
+    CAST(:meta_data AS text [])
 ) WITH ORDINALITY AS movement (
     transaction_id, source, destination, description, reference, amount, precise_amount, precision, currency, status,
     created_at, effective_date, scheduled_for, parent_transaction, meta_data, position

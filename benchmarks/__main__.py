@@ -1,0 +1,72 @@
+"""Run the benchmarks: prints a table for each and writes ``benchmarks/results.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import growth, history, memory, snapshot
+
+RESULTS = Path(__file__).parent / "results.json"
+NAMES = ("snapshot", "growth", "history", "memory")
+
+console = Console()
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"which to run: {', '.join(NAMES)}; default all")] = None,
+    small: Annotated[bool, typer.Option(help="a hundredth of the size, to see that they run")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="rounds of which the median is shown")] = 5,
+) -> None:
+    """Measure the close and history on generated ledgers, in databases of their own that are dropped afterwards."""
+    unknown = set(only or ()) - set(NAMES)
+    if unknown:
+        raise typer.BadParameter(f"unknown benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    scale = 100 if small else 1
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() and not small else {}
+    for name in NAMES:
+        if only and name not in only:
+            continue
+        console.print(f"[bold]{name}[/bold] …")
+        if name == "snapshot":
+            rows = [row for size in (200_000, 1_000_000) for row in snapshot.measure(size // scale, rounds=rounds)]
+        elif name == "growth":
+            rows = growth.measure(
+                balances=100_000 // scale, transactions_per_day=50_000 // scale, history=500_000 // scale,
+                rounds=2 * rounds + 1,
+            )  # fmt: skip
+        elif name == "history":
+            rows = history.measure(
+                balances=1_000_000 // scale, transactions=10_000_000 // scale, calls=2_000 if not small else 200
+            )
+        else:
+            rows = memory.measure((100_000 // scale, 1_000_000 // scale))
+        _show(name, rows)
+        results[name] = {
+            "rows": rows,
+            "measured_on": datetime.now(UTC).date().isoformat(),
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        }
+        if not small:
+            RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+def _show(name: str, rows: list[dict[str, Any]]) -> None:
+    table = Table(title=name)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,155 @@
+"""Ledgers for measuring: made by the database itself, in databases that are dropped afterwards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Engine, create_engine, text
+
+from ledger_db import database
+from ledger_db.activity import collect_activity
+from ledger_db.business_calendar import BusinessCalendar
+from ledger_db.certification import certify_run
+from ledger_db.migrate import migrate
+from ledger_db.runs import Run, open_close
+from ledger_db.settings import get_settings
+from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.transaction_indexes import TRANSACTION_INDEXES
+
+CALENDAR = BusinessCalendar()
+CURRENCIES = ("USD", "EUR", "GBP")
+
+BALANCES = """
+INSERT INTO blnk.balances (balance_id, balance, credit_balance, debit_balance, currency, ledger_id)
+SELECT
+    'bln_' || CAST(md5(CAST(i AS text)) AS uuid), 0, 0, 0,
+    (CAST(:currencies AS text []))[1 + i % 3], 'general_ledger_id'
+FROM generate_series(0, CAST(:balances AS integer) - 1) AS i
+"""
+
+# Spread evenly over [starts_at, starts_at + days); one in a hundred moves the hot balance, which is balance 0 (or, as
+# each row stays within one currency, 1 or 2); late_share of them count a day earlier than they are recorded.
+TRANSACTIONS = """
+INSERT INTO blnk.transactions (
+    transaction_id, source, destination, reference, amount, precise_amount, precision, currency, status, created_at,
+    effective_date
+)
+SELECT
+    'txn_' || CAST(md5(CAST(i AS text)) AS uuid),
+    'bln_' || CAST(md5(CAST(CASE WHEN i % 100 = 0 THEN i % 3 ELSE 3 * (h1 % (:balances / 3)) + i % 3 END AS text))
+        AS uuid),
+    'bln_' || CAST(md5(CAST(3 * (h2 % (:balances / 3)) + i % 3 AS text)) AS uuid),
+    'ref_' || i, CAST(100 + h1 % 100000 AS numeric) / 100, 100 + h1 % 100000, 100,
+    (CAST(:currencies AS text []))[1 + i % 3], 'APPLIED', at,
+    CASE WHEN i % 100 = 7 THEN at - interval '1 day' ELSE at END
+FROM (
+    SELECT
+        i,
+        hashint8extended(i, 1) & 9223372036854775807 AS h1,
+        hashint8extended(i, 2) & 9223372036854775807 AS h2,
+        CAST(:starts_at AS timestamp) + (i - :first) * (make_interval(days => :days) / :transactions) AS at
+    FROM generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :transactions - 1) AS i
+) AS numbered
+"""
+
+
+@dataclass
+class BenchLedger:
+    """A generated ledger in a database of its own."""
+
+    engine: Engine
+    balances: int
+    transactions: int = 0
+
+    def add_transactions(self, count: int, *, first_date: date, days: int) -> None:
+        """Record transactions spread over some days, in one database transaction."""
+        with self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(
+                text(TRANSACTIONS),
+                {
+                    "first": self.transactions, "transactions": count, "balances": self.balances, "days": days,
+                    "starts_at": datetime.combine(first_date, datetime.min.time()), "currencies": list(CURRENCIES),
+                },
+            )  # fmt: skip
+        self.transactions += count
+
+    def tidy(self) -> None:
+        """Bring visibility map and statistics up to date, as autovacuum would have by night."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET statement_timeout = 0"))
+            for table in ("blnk.balances", "blnk.transactions", "ledger_eod.activity", "ledger_eod.balance_snapshots"):
+                connection.execute(text(f"VACUUM (ANALYZE) {table}"))
+            connection.execute(text("CHECKPOINT"))
+
+    def open(self, business_date: date) -> Run:
+        """Open a close and collect its activity."""
+        with self.engine.begin() as connection:
+            run = open_close(
+                connection, business_date=business_date, calendar=CALENDAR, now=datetime.now(UTC) + timedelta(days=1)
+            )
+            ensure_partition(connection, business_date)
+        with self.engine.begin() as connection:
+            collect_activity(connection, run.run_id)
+        return run
+
+    def close(self, business_date: date, *, batch_size: int = 10_000) -> Run:
+        """Close a date, one batch after the other."""
+        run = self.open(business_date)
+        for keys in self.plan(run, batch_size):
+            self.write(run, keys)
+        return self.certify(run)
+
+    def plan(self, run: Run, batch_size: int) -> list[KeyRange]:
+        """The key ranges a run lacks."""
+        with self.engine.begin() as connection:
+            return plan_key_ranges(connection, run.run_id, batch_size=batch_size)
+
+    def write(self, run: Run, keys: KeyRange) -> int:
+        """One batch in a transaction of its own."""
+        with self.engine.begin() as connection:
+            return write_snapshot_batch(connection, run.run_id, keys)
+
+    def certify(self, run: Run) -> Run:
+        """Prove the run."""
+        with self.engine.begin() as connection:
+            return certify_run(connection, run.run_id)
+
+
+@contextmanager
+def bench_ledger(name: str, *, balances: int, transactions: int, first_date: date, days: int) -> Iterator[BenchLedger]:
+    """A ledger of that size, dropped at the end; loaded without our indexes, which are then added."""
+    server = database.ledger_url()
+    url = server.set(database=f"ledger_eod_bench_{name}_{os.getpid()}")
+    admin = create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {url.database}"))
+    engine = database.make_engine(url)
+    ledger = BenchLedger(engine, balances)
+    try:
+        migrate(engine)
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text(BALANCES), {"balances": balances, "currencies": list(CURRENCIES)})
+        with engine.begin() as connection:
+            for index in TRANSACTION_INDEXES:
+                connection.execute(text(f"DROP INDEX blnk.{index}"))
+            connection.execute(text("ALTER TABLE blnk.transactions DISABLE TRIGGER ALL"))
+        ledger.add_transactions(transactions, first_date=first_date, days=days)
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("ALTER TABLE blnk.transactions ENABLE TRIGGER ALL"))
+            for index, definition in TRANSACTION_INDEXES.items():
+                connection.execute(text(f"CREATE INDEX {index} ON blnk.transactions {definition}"))
+        ledger.tidy()
+        yield ledger
+    finally:
+        engine.dispose()
+        with admin.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)"))
+        admin.dispose()
+        get_settings.cache_clear()

@@ -1,0 +1,503 @@
+"""The command line ``ledger-eod``: migrate, load, close, look, serve.
+
+Exit codes: 0 done, 1 a fact of the ledger or a job that failed, 2 wrong usage or configuration, 3 another process is at
+work. Every error is one line on standard error. Prefect is imported only by commands that need it: it takes a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from deployments import display
+from ledger_db.business_calendar import BusinessCalendar
+from ledger_db.database import ledger_engine, reachable
+from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigrated, RunAtWork, first_line
+from ledger_db.settings import Settings, get_settings
+
+DONE, FAILED, WRONG_USAGE, AT_WORK = 0, 1, 2, 3
+INTERRUPTED = 130
+TERMINATED = 143
+
+app = typer.Typer(
+    name="ledger-eod",
+    help="Close a double-entry ledger's day: exact snapshots, certified totals, history that stays right.",
+    epilog="Settings are LEDGER_* variables or lines of a .env file; ledger-eod doctor lists them. "
+    "Exit codes: 0 done, 1 a fact of the ledger or a failed job, 2 wrong usage or configuration, "
+    "3 another process is at work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class RunKind(StrEnum):
+    """What ``snapshot --kind`` takes."""
+
+    close = "close"
+    interim = "interim"
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a date; write for instance 2026-01-31") from None
+
+
+def _instant(text: str) -> datetime:
+    """An instant with its offset, or the instant at which a business date closes."""
+    try:
+        return _calendar().closes_at(date.fromisoformat(text))
+    except ValueError:
+        pass
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not an instant; write for instance 2026-01-31T23:59:59+01:00, or a business date"
+        ) from None
+    if instant.tzinfo is None:
+        raise typer.BadParameter(
+            f"{text} has no offset, so it is a different instant in every zone; write for instance {text}+00:00"
+        )
+    return instant.astimezone(UTC)
+
+
+def _calendar() -> BusinessCalendar:
+    settings = get_settings()
+    return BusinessCalendar(zone=settings.zone, cut_off=settings.cut_off)
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON: amounts as strings in minor units, instants in UTC.")]
+BatchSizeOption = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", min=1, max=1_000_000, help="Balances in one database transaction.", show_default="configured"
+    ),
+]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log as well.")]
+CurrencyOption = Annotated[str | None, typer.Option("--currency", help="Only this currency.")]
+
+
+@app.callback()
+def _every_command(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    _debug.on = debug
+
+
+class _Debug:
+    on = False
+
+
+_debug = _Debug()
+
+
+def _ledger() -> Engine:
+    """The configured ledger, reachable and migrated; the embedded one is brought up to date on the way."""
+    from ledger_db.migrate import migrate, require_current, schema_state
+
+    settings = get_settings()
+    engine = ledger_engine()
+    reachable(engine)
+    with engine.connect() as connection:
+        if settings.database_url is not None:
+            require_current(connection)
+            return engine
+        is_current = schema_state(connection).is_current
+    if not is_current:
+        migrate(engine)
+    return engine
+
+
+@app.command("migrate")
+def migrate_command() -> None:
+    """Bring the database to this version's schema: make the ledger's tables, or adopt Blnk's.
+
+    Safe on a live ledger and safe to repeat; a second call changes nothing.
+    """
+    from ledger_db.migrate import migrate
+
+    engine = ledger_engine()
+    reachable(engine)
+    state = migrate(engine)
+    where = engine.url.render_as_string(hide_password=True)
+    was = "is already" if state.is_current else f"was at {state.current or 'nothing'}, is now"
+    display.out().print(f"the schema of {where} {was} at {state.head}")
+
+
+@app.command("generate")
+def generate_command(
+    *,
+    balances: Annotated[int, typer.Option(min=1, help="Balances to make.")] = 10_000,
+    transactions: Annotated[int, typer.Option(min=0, help="Transactions to record.")] = 100_000,
+    days: Annotated[int, typer.Option(min=1, help="Days over which they are recorded.")] = 30,
+    first_date: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The first of these days.", show_default="the last one is yesterday"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same ledger.")] = 1,
+    currencies: Annotated[str, typer.Option(help="Currencies, separated by commas.")] = "USD,EUR,GBP",
+    hot_balances: Annotated[int, typer.Option(min=0, help="Balances that take part in many transactions.")] = 10,
+    late_share: Annotated[float, typer.Option(min=0, max=1, help="Share recorded after its effective day.")] = 0.02,
+    inflight_share: Annotated[float, typer.Option(min=0, max=1, help="Share that is held first.")] = 0.05,
+) -> None:
+    """Load a synthetic ledger: hot and quiet balances, holds, refunds, late and future-dated rows.
+
+    Deterministic by seed, loaded by COPY. Meant for an empty ledger; another seed adds to what is there.
+    """
+    import time
+
+    from ledger_db.generator import GeneratorSpec, analyze, generate
+
+    spec = GeneratorSpec(
+        first_date=first_date.date() if first_date else datetime.now(UTC).date() - timedelta(days=days),
+        balances=balances,
+        transactions=transactions,
+        days=days,
+        seed=seed,
+        currencies=tuple(currency.strip() for currency in currencies.split(",") if currency.strip()),
+        hot_balances=hot_balances,
+        late_share=late_share,
+        inflight_share=inflight_share,
+    )
+    engine = _ledger()
+    started = time.monotonic()
+    with display.err().status("loading"):
+        with engine.begin() as connection:
+            made = generate(connection, spec)
+        analyze(engine)
+    seconds = time.monotonic() - started
+    display.out().print(
+        f"{made.balance_count:,} balances and {made.transaction_count:,} transactions recorded from {spec.first_date} "
+        f"to {spec.end_date - timedelta(days=1)}, in {seconds:.1f} s"
+    )
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="A CSV file of transactions.", exists=True, dir_okay=False)],
+) -> None:
+    """Load a CSV of transactions into the ledger, all of it or nothing; bad rows are listed with their line numbers.
+
+    UTF-8 with a header. Columns: reference (unique), source and destination (a balance's id or @Name), amount (major
+    units: 1200.00), currency; optional: precision (100), status (APPLIED), effective_date and created_at (ISO 8601
+    with an offset), parent_reference, description.
+    """
+    from ledger_db.csv_import import import_transactions
+
+    engine = _ledger()
+    with display.err().status("loading"), engine.begin() as connection:
+        result = import_transactions(connection, file)
+    display.out().print(
+        f"{file}: {result.transaction_count:,} transactions recorded, {result.moved_balance_count:,} balances moved"
+    )
+
+
+@app.command("snapshot")
+def snapshot_command(
+    business_date: Annotated[
+        date | None,
+        typer.Option("--date", parser=_date, metavar="DATE", help="The business date.", show_default="see --kind"),
+    ] = None,
+    kind: Annotated[
+        RunKind,
+        typer.Option(help="close: the official end of day, of the last date that has ended; interim: as of now."),
+    ] = RunKind.close,
+    batch_size: BatchSizeOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Snapshot every balance once for one business date, and certify the figures.
+
+    A second call for the same date resumes what is unfinished and changes nothing that is certified.
+    """
+    from deployments.jobs import snapshot_now
+
+    _ledger()
+    snapshot_now(business_date=business_date, kind=kind.value, batch_size=batch_size, verbose=verbose)
+
+
+@app.command("close")
+def close_command(
+    since: Annotated[
+        date | None,
+        typer.Option(
+            parser=_date, metavar="DATE", help="The first date to close, on a ledger that has no close yet.",
+            show_default="only the last date that has ended",
+        ),
+    ] = None,
+    until: Annotated[
+        date | None,
+        typer.Option(
+            parser=_date, metavar="DATE", help="The last date to close.", show_default="the last one that has ended"
+        ),
+    ] = None,
+    batch_size: BatchSizeOption = None,
+    verbose: VerboseOption = False,
+) -> None:  # fmt: skip
+    """Run the end of day now: close every missing business date in order, and say what arrived late."""
+    from deployments.jobs import end_of_day_now
+
+    _ledger()
+    end_of_day_now(since=since, until=until, batch_size=batch_size, verbose=verbose)
+
+
+@app.command("abandon")
+def abandon_command(
+    run_id: Annotated[int, typer.Argument(help="The run, as ledger-eod runs lists it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only said what would be done.")] = False,
+) -> None:
+    """Give up an open run: remove its rows, so that its date is opened anew with a new cut.
+
+    A certified run is evidence and stays.
+    """
+    from ledger_db.runs import abandon_run, find_run, hold_run
+
+    engine = _ledger()
+    with hold_run(engine, run_id) as mine:
+        if not mine:
+            raise RunAtWork(f"another process is at work on run {run_id}: stop it first")
+        with engine.begin() as connection:
+            run = abandon_run(connection, run_id) if yes else find_run(connection, run_id)
+    if yes:
+        display.out().print(
+            f"{run.name} is {run.status}; the next close or snapshot of {run.business_date} starts anew"
+        )
+    elif run.status == "open":
+        display.out().print(f"{run.name} would be abandoned and its snapshots removed; repeat with --yes to do it")
+    else:
+        display.out().print(f"{run.name} is {run.status}: there is nothing to abandon")
+
+
+@app.command("balance-at")
+def balance_at_command(
+    *,
+    balance: Annotated[str, typer.Argument(metavar="BALANCE", help="A balance's id, or an indicator (@Name).")],
+    at: Annotated[
+        datetime,
+        typer.Option(
+            "--at", parser=_instant, metavar="INSTANT",
+            help="What is effective before it counts. An offset or Z is required: 2026-01-31T18:00:00+01:00. A date "
+            "alone, 2026-01-31, is the close of that business date in the configured calendar (LEDGER_TIME_ZONE, "
+            "LEDGER_CUT_OFF).",
+        ),
+    ],
+    known_at: Annotated[
+        str | None,
+        typer.Option(
+            "--known-at", metavar="DATE|RUN_ID", help="As known at the close of this date, or at this run.",
+            show_default="as known now",
+        ),
+    ] = None,
+    from_source: Annotated[
+        bool, typer.Option("--from-source", help="Sum from the first posting; the answer is the same.")
+    ] = False,
+    currency: Annotated[str | None, typer.Option("--currency", help="Which @Name, when there are several.")] = None,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """One balance at an instant, posted and inflight, as known now or as known at an earlier close."""
+    from ledger_db.balance_names import find_balance_id
+    from ledger_db.history import balance_at
+    from ledger_db.runs import certified_close_of
+
+    knowledge = None if known_at is None else _run_or_date(known_at)
+    with _ledger().connect() as connection:
+        run_id = certified_close_of(connection, knowledge).run_id if isinstance(knowledge, date) else knowledge
+        balance_id = find_balance_id(connection, balance, currency=currency)
+        answer = balance_at(connection, balance_id, at, known_at=run_id, from_source=from_source)
+    if as_json:
+        display.write_json(display.balance_at_json(answer))
+    else:
+        display.out().print(display.balance_at_table(answer))
+
+
+def _run_or_date(text: str) -> int | date:
+    if text.isdecimal() and len(text) < 8:  # eight digits are a date in ISO's basic form
+        return int(text)
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        if text.isdecimal():
+            return int(text)
+        raise typer.BadParameter(
+            f"{text!r} is neither a date nor a run; write for instance 2026-01-31, or a number of ledger-eod runs",
+            param_hint="--known-at",
+        ) from None
+
+
+@app.command("balances")
+def balances_command(
+    currency: CurrencyOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="BALANCE", help="Go on after this balance, the last of the page before.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List balances as the ledger stores them: currency, balance, inflight, owner or indicator, created."""
+    from ledger_db.balance_names import find_balance_id
+    from ledger_db.books import list_balances
+
+    with _ledger().connect() as connection:
+        after_key = 0
+        if after is not None:
+            balance_id = find_balance_id(connection, after, currency=currency)
+            after_key = list_balances(connection, limit=1, balance_id=balance_id)[0].balance_key
+        listed = list_balances(connection, limit=limit, after_key=after_key, currency=currency)
+    if as_json:
+        display.write_json([display.balance_json(balance) for balance in listed])
+        return
+    console = display.out()
+    console.print(display.balances_table(listed))
+    if len(listed) == limit:
+        console.print(f"there may be more: --after {listed[-1].balance_id}")
+
+
+@app.command("runs")
+def runs_command(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 50,
+    kind: Annotated[RunKind | None, typer.Option(help="Only this kind.", show_default="both")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs, newest first: date, kind, status, cut-off instant, count, difference, why one is not certified."""
+    from ledger_db.runs import list_runs, totals_of
+
+    with _ledger().connect() as connection:
+        listed = list_runs(connection, limit=limit, kind=kind.value if kind else None)
+        runs = [(run, totals_of(connection, run.run_id)) for run in listed]
+    if as_json:
+        display.write_json([display.run_json(run, totals) for run, totals in runs])
+    else:
+        display.out().print(display.runs_table(runs))
+
+
+@app.command("deploy")
+def deploy_command() -> None:
+    """Register every deployment of prefect.yaml, with the ledger's time zone, on the configured Prefect server.
+
+    Makes the work pool "ledger-eod" unless it is there. Without PREFECT_API_URL: on the local server.
+    """
+    from deployments.serving import deploy_all
+
+    settings = get_settings()
+    with display.err().status("registering the deployments"):
+        url = deploy_all(settings)
+    display.out().print(f"deployments registered at {url}; a worker runs them: prefect worker start --pool ledger-eod")
+
+
+@app.command("serve")
+def serve_command(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the server on 127.0.0.1.")] = 4200,
+) -> None:
+    """Run a local Prefect server with its UI, register the deployments and work on them, until Ctrl-C.
+
+    Earlier runs of this data folder, those of ledger-eod close and of the demo too, are there to be seen.
+    """
+    from deployments.serving import serve
+
+    _ledger()
+    serve(get_settings(), port=port)
+
+
+@app.command("doctor")
+def doctor_command(as_json: JsonOption = False) -> None:
+    """Say what is configured, reachable, migrated and missing; changes nothing. Exit code 2 when something is wrong."""
+    from deployments.doctor import examine, findings_table, settings_table
+
+    settings: Settings = get_settings()
+    findings = examine(settings)
+    if as_json:
+        display.write_json([vars(finding) for finding in findings])
+    else:
+        console = display.out()
+        console.print(settings_table(settings))
+        console.print(findings_table(findings))
+    if any(finding.status == "wrong" for finding in findings):
+        raise typer.Exit(WRONG_USAGE)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; an error is one line on standard error."""
+    command = typer.main.get_command(app)
+    return guarded(lambda: command.main(args=arguments, prog_name="ledger-eod", standalone_mode=False))
+
+
+def guarded(action: Callable[[], int | None]) -> int:
+    """Do something for a person at a terminal: its exit code, and one line on standard error when it fails."""
+    try:
+        code = action()
+        sys.stdout.flush()
+        return int(code or DONE)
+    except BrokenPipeError:  # the reader, head for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return _ended(INTERRUPTED)
+    except SystemExit as end:  # typer's way to say Ctrl-C, ours to say SIGTERM
+        return _ended(end.code) if end.code in (INTERRUPTED, TERMINATED) else int(end.code or DONE)
+    except Exception as error:
+        if _debug.on:
+            raise
+        found = str(error).splitlines()[1:] if isinstance(error, BadImport) else []  # a line for each bad row
+        sys.stderr.write("\n".join([f"ledger-eod: {_one_line(error)}", *found]) + "\n")
+        return _exit_code(error)
+
+
+def _ended(code: int) -> int:
+    sys.stderr.write("ledger-eod: interrupted; what is certified stays, the next call goes on from there\n")
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    usage: Callable[[], str] | None = getattr(error, "format_message", None)
+    if usage is not None:
+        message = usage()
+    elif isinstance(error, DBAPIError):
+        message = f"the database refused: {first_line(error)}"
+    elif isinstance(error, BadImport):
+        message = first_line(error)
+    elif isinstance(error, LedgerError):
+        message = str(error)
+    else:
+        message = f"{type(error).__name__}: {first_line(error)}; ledger-eod --debug COMMAND shows where"
+    return " ".join(message.split())
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, RunAtWork):
+        return AT_WORK
+    if isinstance(error, ConfigurationError | NotMigrated) or hasattr(error, "format_message"):
+        return WRONG_USAGE
+    return FAILED
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def end_when_told() -> None:
+    """Let SIGTERM and a closed terminal end this process like Ctrl-C: the servers it started are stopped."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _terminate)
+
+
+def main() -> None:
+    """The entry point of the installed ``ledger-eod``."""
+    end_when_told()
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Thirty generated days, closed by the real flow on a real Prefect server: ``make demo``.
+
+The ledger is loaded in two stages. What the second stage brings for days that are closed by then arrives late, as it
+does in life. Everything is in a database of its own, ``demo``, made anew each time: no other ledger is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL
+
+from deployments import display
+from deployments.cli import end_when_told, guarded
+from deployments.jobs import completed, showing_progress, spare_the_terminal
+from deployments.server import orchestrator
+from ledger_db import embedded
+from ledger_db.activity import LateArrival
+from ledger_db.database import dispose_engines, ledger_engine
+from ledger_db.generator import GeneratorSpec, analyze, generate_balances, load_transactions
+from ledger_db.history import BalanceAt, balance_at
+from ledger_db.migrate import migrate
+from ledger_db.runs import certified_close_of
+from ledger_db.settings import Settings, get_settings
+
+DATABASE = "demo"
+DAYS = 30
+FIRST_STAGE_DAYS = 20
+BALANCES = 10_000
+TRANSACTIONS = 100_000
+
+
+def demo() -> None:
+    """Load, close, load the rest, close the rest, and show what came out."""
+    began = time.monotonic()
+    console = display.out()
+    settings = get_settings()
+    _use(_fresh_database(settings))
+    first_date = datetime.now(UTC).date() - timedelta(days=DAYS)
+    spec = GeneratorSpec(first_date=first_date, balances=BALANCES, transactions=TRANSACTIONS, days=DAYS)
+    closed_first = first_date + timedelta(days=FIRST_STAGE_DAYS - 1)
+    engine = ledger_engine()
+    migrate(engine)
+    certificates: list[Any] = []
+    with display.err().status("starting the Prefect server") as status:
+        spare_the_terminal()
+        with orchestrator(local=True), showing_progress(status.update) as timings:
+            from prefect import tags
+
+            from flows.end_of_day import EndOfDay, end_of_day
+
+            for stage, (load_until, close_until) in enumerate(
+                ((closed_first + timedelta(days=1), closed_first), (spec.end_date, None)), start=1
+            ):
+                status.update(f"stage {stage}: loading")
+                _load(engine, spec, until=load_until, stage=stage, console=console)
+                with tags(DATABASE):
+                    result = completed(end_of_day(since=first_date, until=close_until, return_state=True))
+                assert isinstance(result, EndOfDay)  # noqa: S101 - a fresh ledger has dates to close
+                certificates += result.certificates
+    _show_runs(console, certificates, timings)
+    _show_late_entry(console, engine, certificates)
+    _show_where(console, settings, time.monotonic() - began)
+
+
+def _fresh_database(settings: Settings) -> URL:
+    """The embedded server's ``demo`` database, empty."""
+    server = embedded.ensure_server(settings.data_folder)
+    engine = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"))
+            connection.execute(text(f"CREATE DATABASE {DATABASE}"))
+    finally:
+        engine.dispose()
+    return server.url(DATABASE)
+
+
+def _use(url: URL) -> None:
+    """Make this process's ledger the demo's, whatever else is configured; its days are UTC days."""
+    os.environ["LEDGER_DATABASE_URL"] = url.render_as_string(hide_password=False)
+    os.environ["LEDGER_TIME_ZONE"] = "UTC"
+    os.environ["LEDGER_CUT_OFF"] = "00:00"
+    get_settings.cache_clear()
+    dispose_engines()
+
+
+def _load(engine: Engine, spec: GeneratorSpec, *, until: date, stage: int, console: Console) -> None:
+    started = time.monotonic()
+    since = spec.first_date if stage == 1 else spec.first_date + timedelta(days=FIRST_STAGE_DAYS)
+    with engine.begin() as connection:
+        balances = generate_balances(connection, spec) if stage == 1 else 0
+        loaded = load_transactions(connection, spec, recorded_from=since, recorded_until=until)
+    analyze(engine)
+    also = f"{balances:,} balances and " if balances else ""
+    console.print(
+        f"stage {stage}: {also}{loaded.transaction_count:,} transactions recorded from {since} to "
+        f"{until - timedelta(days=1)}, loaded in {time.monotonic() - started:.1f} s"
+    )
+
+
+def _show_runs(console: Console, certificates: list[Any], timings: dict[int, dict[str, Any]]) -> None:
+    """A line a day with credits minus debits of each currency, and what the last day adds up to."""
+    currencies = [total.currency for total in certificates[-1].totals]
+    differences = [f"{currency} credits − debits" for currency in currencies]
+    figures = ["snapshots", *differences, "late postings", "seconds", "snapshots/s"]
+    shown = display.table("business date", *figures, figures=figures)
+    for certificate in certificates:
+        timing = timings.get(certificate.run.run_id, {})
+        shown.add_row(
+            str(certificate.run.business_date),
+            f"{certificate.run.snapshot_count:,}",
+            *(display.figure(total.difference) for total in certificate.totals),
+            f"{sum(late.posting_count for late in certificate.late_totals):,}",
+            f"{timing.get('duration_ms', 0) / 1000:.1f}",
+            f"{timing.get('snapshots_per_second', 0):,}",
+        )
+    count = sum(certificate.run.snapshot_count or 0 for certificate in certificates)
+    seconds = sum(timing["duration_ms"] for timing in timings.values()) / 1000
+    remark = (
+        f"{count:,} snapshots in {seconds:.1f} s, {count / max(seconds, 0.001):,.0f} a second with everything that "
+        "Prefect records"
+    )
+    console.print()
+    console.print(display.titled(f"{len(certificates)} days closed and certified, minor units", shown, remark))
+    console.print()
+    console.print(display.totals_table([(certificates[-1].run, certificates[-1].totals)]))
+
+
+def _show_late_entry(console: Console, engine: Engine, certificates: list[Any]) -> None:
+    """One balance at the close of a day, before and after an entry for that day arrived late."""
+    collected, late = _largest_late_arrival(certificates)
+    with engine.connect() as connection:
+        closed = certified_close_of(connection, late.effective_date)
+        answers: dict[str, BalanceAt] = {
+            f"as known at that close, run {closed.run_id}": balance_at(
+                connection, late.balance_id, closed.closes_at, known_at=closed.run_id
+            ),
+            "as known now": balance_at(connection, late.balance_id, closed.closes_at),
+            "as known now, summed from the first posting": balance_at(
+                connection, late.balance_id, closed.closes_at, from_source=True
+            ),
+        }
+    shown = display.table("", "balance", "credits", "debits", figures=("balance", "credits", "debits"))
+    for name, answer in answers.items():
+        shown.add_row(
+            name,
+            display.figure(answer.balance),
+            display.figure(answer.credit_balance),
+            display.figure(answer.debit_balance),
+        )
+    console.print()
+    console.print(
+        display.titled(
+            f"{late.balance_id} at the close of {late.effective_date}, {late.currency} minor units",
+            shown,
+            f"{late.posting_count} posting{'s' if late.posting_count != 1 else ''} for {late.effective_date} arrived "
+            f"after its close: {display.figure(late.credit_balance)} credit, {display.figure(late.debit_balance)} "
+            f"debit, collected by the close of {collected}",
+        )
+    )
+
+
+def _largest_late_arrival(certificates: list[Any]) -> tuple[date, LateArrival]:
+    """A single late entry if there is one, the largest, and the business date whose close collected it."""
+    arrivals: list[tuple[date, LateArrival]] = [
+        (certificate.run.business_date, late)
+        for certificate in certificates
+        for late in certificate.late_arrivals
+        if late.credit_balance != late.debit_balance
+    ]
+    return max(
+        arrivals, key=lambda found: (-found[1].posting_count, abs(found[1].credit_balance - found[1].debit_balance))
+    )
+
+
+def _show_where(console: Console, settings: Settings, seconds: float) -> None:
+    console.print()
+    console.print(f"done in {seconds:.0f} s. These runs in the Prefect UI, with their tables: make serve, then open")
+    console.print("http://127.0.0.1:4200/runs (or ledger-eod serve --port PORT); Ctrl-C stops it")
+    if not settings.data_folder.is_absolute() or "LEDGER_DATA_FOLDER" in os.environ:
+        console.print(f"with LEDGER_DATA_FOLDER={settings.data_folder}")
+
+
+def main() -> None:
+    """The entry point of ``make demo``."""
+    end_when_told()
+    sys.exit(guarded(demo))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""What the command line shows: tables for people, JSON with the reference ledger's field names for programs.
+
+Amounts are minor units. In JSON they are strings, since a balance may be larger than what a JSON reader's number holds;
+instants are UTC. Only tables have thousands separators.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ledger_db.activity import LateTotals
+from ledger_db.books import StoredBalance
+from ledger_db.history import BalanceAt
+from ledger_db.runs import Run, RunTotals
+
+AMOUNTS = (
+    "balance", "credit_balance", "debit_balance", "inflight_balance", "inflight_credit_balance",
+    "inflight_debit_balance",
+)  # fmt: skip
+
+#: Results go to standard output, what happens meanwhile and errors to standard error.
+PLAIN_WIDTH = 200
+
+
+def out() -> Console:
+    """Where results go. Without a terminal a table is as wide as it needs to be."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Where progress and errors go."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(
+        stderr=stderr, highlight=False, emoji=False, markup=False, width=None if is_terminal else PLAIN_WIDTH
+    )
+
+
+def write_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def utc(instant: datetime | None) -> str | None:
+    """An instant in UTC, ISO 8601 with ``Z``; a naive one from the ledger's own tables is UTC."""
+    if instant is None:
+        return None
+    aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    return aware.isoformat().replace("+00:00", "Z")
+
+
+def exact(amount: int | Decimal) -> str:
+    """An amount as text, without exponent or separators."""
+    return f"{amount:f}" if isinstance(amount, Decimal) else str(amount)
+
+
+def figure(amount: int | Decimal) -> str:
+    """An amount for people: thousands separators, and a real minus sign."""
+    return f"{amount:,}".replace("-", "−")
+
+
+def table(*columns: str, figures: Iterable[str] = (), wrapped: Iterable[str] = ()) -> Table:
+    """A table whose ``figures`` columns are right-aligned; only ``wrapped`` columns give way to a narrow terminal."""
+    shown = Table(header_style="bold")
+    right, soft = set(figures), set(wrapped)
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left", no_wrap=column not in soft)
+    return shown
+
+
+def titled(title: str, shown: Table, remark: str | None = None) -> Group:
+    """A table under its title, which a narrow table does not break into lines, and over a remark."""
+    parts: list[RenderableType] = [Text(title, style="bold"), shown]
+    return Group(*parts, *([] if remark is None else [Text(remark)]))
+
+
+def balance_json(balance: StoredBalance) -> dict[str, Any]:
+    """A stored balance row with the reference ledger's field names."""
+    return {
+        "balance_id": balance.balance_id,
+        "currency": balance.currency,
+        **{name: exact(getattr(balance, name)) for name in AMOUNTS},
+        "indicator": balance.indicator,
+        "owner": balance.owner,
+        "created_at": utc(balance.created_at),
+    }
+
+
+def balances_table(balances: list[StoredBalance]) -> Group:
+    """Stored balance rows for people."""
+    shown = table(
+        "balance_id", "currency", "balance", "inflight", "owner or indicator", "created",
+        figures=("balance", "inflight"),
+    )  # fmt: skip
+    for balance in balances:
+        shown.add_row(
+            balance.balance_id,
+            balance.currency,
+            figure(balance.balance),
+            figure(balance.inflight_balance),
+            balance.indicator or balance.owner or "",
+            f"{balance.created_at:%Y-%m-%d %H:%M}",
+        )
+    return titled("Balances as stored, minor units", shown)
+
+
+def balance_at_json(answer: BalanceAt) -> dict[str, Any]:
+    """A balance at an instant with the reference ledger's field names."""
+    known = answer.known_at
+    return {
+        "balance_id": answer.balance_id,
+        "currency": answer.currency,
+        **{name: exact(getattr(answer, name)) for name in AMOUNTS},
+        "timestamp": utc(answer.at),
+        "known_at": None if known is None else {"run_id": known.run_id, "business_date": str(known.business_date)},
+        "from_source": answer.from_source,
+    }
+
+
+def balance_at_table(answer: BalanceAt) -> Group:
+    """A balance at an instant for people."""
+    known = "now" if answer.known_at is None else f"at the {answer.known_at.name}"
+    if answer.from_source:
+        proof = "summed from the first posting"
+    elif answer.anchor is None:
+        proof = "no certified close before it: summed from the first posting"
+    else:
+        proof = f"from the {answer.anchor.name}"
+    shown = table(answer.currency, "balance", "credits", "debits", figures=("balance", "credits", "debits"))
+    shown.add_row("posted", figure(answer.balance), figure(answer.credit_balance), figure(answer.debit_balance))
+    shown.add_row(
+        "inflight",
+        figure(answer.inflight_balance),
+        figure(answer.inflight_credit_balance),
+        figure(answer.inflight_debit_balance),
+    )
+    return titled(f"{answer.balance_id} before {utc(answer.at)}, as known {known}, minor units", shown, proof)
+
+
+def run_json(run: Run, totals: list[RunTotals]) -> dict[str, Any]:
+    """A run and what it adds up to."""
+    return {
+        "run_id": run.run_id,
+        "business_date": str(run.business_date),
+        "kind": run.kind,
+        "status": run.status,
+        "opens_at": utc(run.opens_at),
+        "closes_at": utc(run.closes_at),
+        "opened_at": utc(run.opened_at),
+        "certified_at": utc(run.certified_at),
+        "caught_up": run.caught_up,
+        "base_run_id": run.base_run_id,
+        "snapshot_count": run.snapshot_count,
+        "checksum": run.checksum,
+        "refusal": run.refusal,
+        "totals": [
+            {
+                "currency": total.currency,
+                "balance_count": total.balance_count,
+                "difference": exact(total.difference),
+                **{name: exact(getattr(total, name)) for name in AMOUNTS if hasattr(total, name)},
+                "itemised_difference": exact(total.itemised_difference),
+                "itemised_inflight_difference": exact(total.itemised_inflight_difference),
+            }
+            for total in totals
+        ],
+    }
+
+
+def runs_table(runs: list[tuple[Run, list[RunTotals]]]) -> Group:
+    """Runs for people, newest first."""
+    shown = table(
+        "run", "business date", "kind", "status", "closes at", "certified at", "snapshots", "difference", "remarks",
+        figures=("run", "snapshots", "difference"), wrapped=("remarks",),
+    )  # fmt: skip
+    for run, totals in runs:
+        remarks = ["caught up"] if run.caught_up else []
+        remarks += [run.refusal] if run.refusal else []
+        shown.add_row(
+            str(run.run_id),
+            str(run.business_date),
+            run.kind,
+            run.status,
+            utc(run.closes_at),
+            "" if run.certified_at is None else f"{run.certified_at.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}",
+            "" if run.snapshot_count is None else f"{run.snapshot_count:,}",
+            differences(totals),
+            "; ".join(remarks),
+        )
+    return titled("Runs, newest first", shown)
+
+
+def differences(totals: list[RunTotals]) -> str:
+    """Credits minus debits of every currency: one zero when the books balance in all of them."""
+    off = [f"{total.currency} {figure(total.difference)}" for total in totals if total.difference]
+    return ", ".join(off) or ("0" if totals else "")
+
+
+def totals_table(closed: list[tuple[Run, list[RunTotals]]]) -> Group:
+    """What each closed date adds up to, by currency."""
+    shown = table(
+        "business date", "currency", "balances", "credits", "debits", "difference", "itemised",
+        figures=("balances", "credits", "debits", "difference", "itemised"),
+    )  # fmt: skip
+    for run, totals in closed:
+        for position, total in enumerate(totals):
+            shown.add_row(
+                str(run.business_date) if position == 0 else "",
+                total.currency,
+                f"{total.balance_count:,}",
+                figure(total.credit_balance),
+                figure(total.debit_balance),
+                figure(total.difference),
+                figure(total.itemised_difference),
+                end_section=position == len(totals) - 1,
+            )
+    return titled("Certified totals, minor units", shown)
+
+
+def late_line(late: list[LateTotals], dates: list[date]) -> str:
+    """How much arrived after its day was closed, in one line."""
+    postings = sum(total.posting_count for total in late)
+    if not postings:
+        return "late arrivals: none"
+    balances = sum(total.balance_count for total in late)
+    days = f"{dates[0]}" if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"late arrivals: {postings:,} postings on {balances:,} balances, collected by the close of {days}"

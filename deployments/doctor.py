@@ -1,0 +1,144 @@
+"""What is configured, reachable, migrated and missing. Reads only; starts the embedded ledger if it has been made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import SecretStr
+from rich.console import Group
+from sqlalchemy import Connection
+
+from deployments import display
+from deployments.server import configured_api_url, running_api_url, shown_url
+from ledger_db import embedded
+from ledger_db.database import ledger_engine, normalised, reachable
+from ledger_db.errors import ConfigurationError
+from ledger_db.settings import Settings
+
+EXPECTED_DEPLOYMENTS = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. ``wrong`` keeps the night from running, ``missing`` only says what is not there."""
+
+    subject: str
+    status: Literal["ok", "missing", "wrong"]
+    detail: str
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything that a night needs, in the order in which it is needed."""
+    return [*_versions(), *_ledger(settings), *_prefect(settings)]
+
+
+def settings_table(settings: Settings) -> Group:
+    """Every setting with its value, where it comes from and what it is for; a password is not shown."""
+    shown = display.table("variable", "value", "from", "meaning", wrapped=("value", "meaning"))
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = normalised(value.get_secret_value()).render_as_string(hide_password=True)
+        source = "default"
+        if name in settings.model_fields_set:
+            source = "environment" if f"LEDGER_{name.upper()}" in os.environ else ".env"
+        shown.add_row(f"LEDGER_{name.upper()}", "unset" if value is None else str(value), source, field.description)
+    return display.titled("Settings", shown)
+
+
+def findings_table(findings: list[Finding]) -> Group:
+    """The findings for people."""
+    shown = display.table("what", "status", "detail", wrapped=("detail",))
+    for finding in findings:
+        style = {"ok": "green", "missing": "yellow", "wrong": "red"}[finding.status]
+        shown.add_row(finding.subject, finding.status, finding.detail, style=style)
+    return display.titled("Findings", shown)
+
+
+def _versions() -> Iterator[Finding]:
+    for name in ("ledger-eod", "prefect", "sqlalchemy", "psycopg"):
+        try:
+            yield Finding(name, "ok", version(name))
+        except PackageNotFoundError:
+            yield Finding(name, "missing", "not installed as a distribution")
+
+
+def _ledger(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is None:
+        folder = settings.data_folder.resolve()
+        if not (folder / "postgres" / "PG_VERSION").exists():
+            yield Finding("ledger", "missing", f"no embedded ledger in {folder} yet; ledger-eod migrate makes it")
+            return
+        server = embedded.running_server(settings.data_folder)
+        yield Finding(
+            "embedded PostgreSQL", "ok", f"{folder}, {'runs' if server else 'stopped, it is started when needed'}"
+        )
+    try:
+        engine = ledger_engine()
+        answer = reachable(engine)
+    except ConfigurationError as error:
+        yield Finding("ledger", "wrong", str(error))
+        return
+    yield Finding("ledger", "ok", f"PostgreSQL {answer} at {engine.url.render_as_string(hide_password=True)}")
+    with engine.connect() as connection:
+        yield from _schema(connection)
+
+
+def _schema(connection: Connection) -> Iterator[Finding]:
+    from ledger_db.books import list_balances
+    from ledger_db.migrate import schema_state
+    from ledger_db.runs import list_runs
+
+    state = schema_state(connection)
+    if not state.is_current:
+        yield Finding(
+            "schema", "wrong", f"at {state.current or 'nothing'}, wanted {state.head}; run ledger-eod migrate"
+        )
+        return
+    yield Finding("schema", "ok", f"at {state.head}")
+    if not list_balances(connection, limit=1):
+        yield Finding("balances", "missing", "the ledger is empty; ledger-eod generate or import fills it")
+    closes = list_runs(connection, limit=100, kind="close")
+    certified = [run for run in closes if run.certified]
+    if certified:
+        newest = certified[0]
+        yield Finding("newest close", "ok", f"{newest.name}, {newest.snapshot_count:,} snapshots")
+    else:
+        yield Finding("newest close", "missing", "no date is closed yet; ledger-eod close closes the last that ended")
+    for run in closes:
+        if run.status == "open":
+            reason = run.refusal or "unfinished"
+            yield Finding("open close", "wrong" if run.refusal else "missing", f"{run.name}: {reason}")
+
+
+def _prefect(settings: Settings) -> Iterator[Finding]:
+    configured = configured_api_url()
+    api_url = configured or running_api_url(settings)
+    if api_url is None:
+        yield Finding(
+            "Prefect server", "missing", "none configured, the local one is stopped; ledger-eod serve starts it"
+        )
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    where = shown_url(api_url)
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+            registered: list[Any] = [
+                deployment for deployment in client.read_deployments() if "ledger-eod" in (deployment.tags or [])
+            ]
+    except Exception as error:  # whatever the client meets: the server is not usable
+        reason = " ".join(str(error).split()) or type(error).__name__
+        yield Finding("Prefect server", "wrong" if configured else "missing", f"{where}: {reason}")
+        return
+    yield Finding("Prefect server", "ok", where)
+    names = ", ".join(sorted(deployment.name for deployment in registered))
+    if len(registered) < EXPECTED_DEPLOYMENTS:
+        yield Finding("deployments", "missing", f"{names or 'none'} of {EXPECTED_DEPLOYMENTS}; run ledger-eod deploy")
+    else:
+        yield Finding("deployments", "ok", names)

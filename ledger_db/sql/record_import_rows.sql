@@ -1,0 +1,22 @@
+-- Record an import's rows in the order of their lines. Amounts exact; instants naive UTC, created_at NULL: now.
+INSERT INTO blnk.transactions (
+    transaction_id, source, destination, description, reference, amount, precise_amount, precision, currency, status,
+    created_at, effective_date, parent_transaction
+)
+SELECT
+    transaction_id,
+    source_id,
+    destination_id,
+    description,
+    reference,
+    amount,
+    precise_amount,
+    precision,
+    currency,
+    status,
+    COALESCE(created_at, now() AT TIME ZONE 'UTC'),
+    effective_date,
+    parent_id
+FROM import_rows
+ORDER BY line_number
+ON CONFLICT DO NOTHING

@@ -1,0 +1,263 @@
+"""What the heavy statements read: rows counted in their real plans, on books with a history."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import URL, Connection, event, text
+
+from ledger_db.activity import collect_activity
+from ledger_db.history import balance_at
+from ledger_db.runs import Run, open_close
+from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
+from tasks.closing import calendar
+from tests.conftest import _database
+from tests.support import Books, Ledger, instant
+
+BALANCES, DAYS, PER_DAY = 2_000, 60, 1_000
+HOT_POSTINGS, QUIET = 20_000, 5_000
+FIRST_DAY = date(2026, 1, 1)
+
+Node = dict[str, Any]
+
+
+def make_balances(connection: Connection, count: int) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO blnk.balances (balance_id, balance, credit_balance, debit_balance, currency, ledger_id) "
+            "SELECT 'bln_' || n, 0, 0, 0, 'USD', 'general_ledger_id' FROM generate_series(1, :count) AS n"
+        ),
+        {"count": count},
+    )
+
+
+def make_transactions(connection: Connection, first: int, last: int, source: str, destination: str, at: str) -> None:
+    """Rows numbered from first to last; the arguments are SQL over the number ``n``."""
+    connection.execute(
+        text(
+            "INSERT INTO blnk.transactions (transaction_id, reference, source, destination, precise_amount, currency, "
+            f"status, created_at) SELECT 'txn_' || n, 'ref_' || n, {source}, {destination}, n, 'USD', 'APPLIED', {at} "
+            "FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n"
+        ),
+        {"first": first, "last": last},
+    )
+
+
+def close(books: Books, day: date) -> Run:
+    return books.close_day(day.isoformat(), batch_size=1_000)
+
+
+@pytest.fixture(scope="module")
+def grown(server_url: URL, template_name: str) -> Iterator[Books]:
+    """2,000 balances, 1,000 transactions on each of 60 days; 59 of them closed in one go, the last one open.
+
+    On the last day 20 rows arrive late.
+    """
+    with contextmanager(_database)(server_url, template_name) as ledger:
+        books = Books(ledger)
+        spread = ("'bln_' || 1 + n % 2000", "'bln_' || 1 + (n * 7 + 1) % 2000")
+        moment = "timestamp '2026-01-01' + make_interval(mins => CAST(n * 1440 / 1000 AS integer))"
+        history = PER_DAY * (DAYS - 1)
+        with books.engine.begin() as connection:
+            make_balances(connection, BALANCES)
+            make_transactions(connection, 0, history - 1, *spread, moment)
+        close(books, FIRST_DAY + timedelta(days=DAYS - 2))
+        with books.engine.begin() as connection:
+            make_transactions(connection, history, history + PER_DAY - 1, *spread, moment)
+            make_transactions(connection, 90_001, 90_020, *spread, "timestamp '2026-01-20'")
+        with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE blnk.balances"))
+            connection.execute(text("VACUUM ANALYZE blnk.transactions"))
+        yield books
+
+
+@pytest.fixture(scope="module")
+def opened(grown: Books) -> Run:
+    """The last day's close, with its cut and partition."""
+    day = FIRST_DAY + timedelta(days=DAYS - 1)
+    with grown.engine.begin() as connection:
+        run = open_close(connection, business_date=day, calendar=calendar(), now=calendar().closes_at(day))
+        ensure_partition(connection, day)
+    return run
+
+
+def plan_of(
+    ledger: Ledger, call: Callable[[Connection], object], marker: str, *, generic: bool = False
+) -> list[Node]:
+    """The nodes of the plan of the statement with the marker that a call runs, with real row counts.
+
+    ``generic``: planned without knowing the values, as a prepared statement is after a while. Nothing is kept.
+    """
+    caught: list[tuple[str, Any]] = []
+    with ledger.engine.connect() as connection:
+
+        def catch(_c: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+            if marker in statement:
+                caught.append((statement, parameters))
+
+        event.listen(connection, "before_cursor_execute", catch)
+        call(connection)
+        connection.rollback()
+    ((statement, parameters),) = caught
+    with ledger.engine.connect() as connection:
+        if "write_snapshot_batch" in getattr(call, "__name__", ""):
+            connection.execute(text("SET LOCAL enable_nestloop = off"))
+        if generic:
+            names: list[str] = []
+
+            def number(match: re.Match[str]) -> str:
+                if match.group(1) not in names:
+                    names.append(match.group(1))
+                return f"${names.index(match.group(1)) + 1}"
+
+            numbered = re.sub(r"%\((\w+)\)s(?:::\w+)?", number, statement)
+            connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+            connection.exec_driver_sql(f"PREPARE caught AS {numbered}".replace("%", "%%"))
+            driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+            values = sql.SQL(", ").join([sql.Literal(parameters[name]) for name in names])
+            explained = driver.execute(
+                sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE caught ({})").format(values)
+            ).fetchone()
+            connection.exec_driver_sql("DEALLOCATE caught")
+        else:
+            explained = connection.exec_driver_sql(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
+            ).one()  # type: ignore[assignment]
+        assert explained is not None
+        root = explained[0][0]["Plan"]
+        connection.rollback()
+    nodes: list[Node] = []
+
+    def walk(node: Node) -> None:
+        nodes.append(node)
+        for below in node.get("Plans", []):
+            walk(below)
+
+    walk(root)
+    return nodes
+
+
+def scans(nodes: list[Node], table: str) -> list[Node]:
+    """The nodes that read a table, or one of its partitions; index-only ones too. Bitmap indexes count with the heap."""
+    return [node for node in nodes if str(node.get("Relation Name", "")).startswith(table)]
+
+
+def touched(nodes: list[Node]) -> int:
+    """Rows that scans looked at, kept or not."""
+    return round(
+        sum(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
+            * node["Actual Loops"]
+            for node in nodes
+        )
+    )
+
+
+def assert_reads_by_index(nodes: list[Node], table: str) -> None:
+    kinds = {node["Node Type"] for node in scans(nodes, table)}
+    assert kinds, f"{table} is not read at all"
+    assert kinds <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, kinds
+
+
+@pytest.fixture(scope="module")
+def collecting(grown: Books, opened: Run) -> list[Node]:
+    """The plan of collecting the last day; after it, the day is collected."""
+    nodes = plan_of(grown.ledger, lambda c: collect_activity(c, opened.run_id), "written_activity")
+    with grown.engine.begin() as connection:
+        collect_activity(connection, opened.run_id)
+    return nodes
+
+
+def test_collecting_activity_reads_the_day_and_what_is_late_not_the_history(collecting: list[Node]) -> None:
+    nodes = collecting
+    assert_reads_by_index(nodes, "transactions")
+    read = touched(scans(nodes, "transactions"))
+    # each side of the day's rows once; what was recorded since (the day and the late rows) once a side
+    assert 2 * PER_DAY <= read <= 2 * (2 * PER_DAY + 2 * 20), read
+
+
+def test_planning_and_writing_batches_read_only_their_ranges(
+    grown: Books, opened: Run, collecting: list[Node]
+) -> None:
+    size = 200
+    with grown.engine.begin() as connection:
+        ranges = plan_key_ranges(connection, opened.run_id, batch_size=size)
+    assert [keys.balance_count for keys in ranges] == [size] * (BALANCES // size)
+
+    def write_snapshot_batch_of(keys: KeyRange) -> Callable[[Connection], object]:
+        def write_snapshot_batch_(connection: Connection) -> object:
+            return write_snapshot_batch(connection, opened.run_id, keys)
+
+        return write_snapshot_batch_
+
+    for keys in (ranges[0], ranges[4], ranges[-1]):
+        nodes = plan_of(grown.ledger, write_snapshot_batch_of(keys), "INSERT INTO ledger_eod.balance_snapshots")
+        for table in ("balances", "activity", "balance_snapshots"):
+            read = [node for node in scans(nodes, table) if node["Node Type"] != "ModifyTable"]
+            assert {node["Node Type"] for node in read} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, read
+            # activity: a balance has one row a date it moved on, late ones included
+            assert touched(read) <= size * (3 if table == "activity" else 1), (table, touched(read))
+        assert scans(nodes, "transactions") == []
+
+
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize("at", ["2026-03-01", "2026-03-01 12:00", "2026-03-02"])
+def test_a_balance_at_an_instant_reads_that_balance_since_its_anchor(
+    grown: Books, opened: Run, at: str, generic: bool
+) -> None:
+    nodes = plan_of(
+        grown.ledger, lambda c: balance_at(c, "bln_1000", instant(at)), "AS inflight_debit_balance\nFROM parts",
+        generic=generic,
+    )  # fmt: skip
+    assert_reads_by_index(nodes, "transactions")
+    ((own,),) = grown.rows("SELECT count(*) FROM blnk.transactions WHERE 'bln_1000' IN (source, destination)")
+    assert own > 40
+    assert touched(scans(nodes, "transactions")) <= 8  # of the last days, not of its 60 days
+    for table in ("balance_snapshots", "activity", "runs"):
+        assert touched(scans(nodes, table)) <= 8, table
+
+
+def test_a_balance_from_source_reads_its_own_postings_only(grown: Books) -> None:
+    nodes = plan_of(
+        grown.ledger, lambda c: balance_at(c, "bln_1000", instant("2026-03-02"), from_source=True),
+        "AS inflight_debit_balance\nFROM postings",
+    )  # fmt: skip
+    assert_reads_by_index(nodes, "transactions")
+    ((own,),) = grown.rows("SELECT count(*) FROM blnk.transactions WHERE 'bln_1000' IN (source, destination)")
+    assert touched(scans(nodes, "transactions")) <= own
+
+
+def test_a_hot_balance_makes_no_batch_larger_than_its_share(books: Books) -> None:
+    """20,000 postings on one balance among 5,000 quiet ones: after collecting, it is a row like any other."""
+    with books.engine.begin() as connection:
+        make_balances(connection, QUIET + 1)
+        make_transactions(
+            connection, 1, HOT_POSTINGS, f"'bln_{QUIET // 2}'", f"'bln_' || 1 + (CASE WHEN n % {QUIET} = "
+            f"{QUIET // 2 - 1} THEN {QUIET} ELSE n % {QUIET} END)", "timestamp '2026-01-31 09:00'",
+        )  # fmt: skip
+    run = books.open_day("2026-01-31")
+    with books.engine.begin() as connection:
+        collected = collect_activity(connection, run.run_id)
+        ensure_partition(connection, run.business_date)
+        ranges = plan_key_ranges(connection, run.run_id, batch_size=500)
+    assert collected.activity_count <= QUIET + 1
+    ((largest,),) = books.rows("SELECT max(posting_count) FROM ledger_eod.activity")
+    assert largest == HOT_POSTINGS
+    reads = []
+    for keys in ranges:
+
+        def write_snapshot_batch_(connection: Connection, keys: KeyRange = keys) -> object:
+            return write_snapshot_batch(connection, run.run_id, keys)
+
+        nodes = plan_of(books.ledger, write_snapshot_batch_, "INSERT INTO ledger_eod.balance_snapshots")
+        assert scans(nodes, "transactions") == []
+        reads.append(sum(touched(scans(nodes, table)) for table in ("balances", "activity")))
+    assert max(reads) <= 2 * 500
+    assert len(reads) == 11

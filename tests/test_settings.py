@@ -1,0 +1,126 @@
+"""Settings: what is read from where, and one clear line for each value that cannot be."""
+
+from __future__ import annotations
+
+import re
+from datetime import time
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import make_url
+
+from ledger_db import database, settings
+from ledger_db.errors import ConfigurationError
+from ledger_db.settings import Settings, get_settings
+from tests.support import Ledger
+
+
+def test_without_any_setting_the_ledger_is_embedded_and_the_day_ends_at_midnight_utc() -> None:
+    read = get_settings()
+    assert read.database_url is None
+    assert (read.zone, read.cut_off) == (ZoneInfo("UTC"), time(0))
+    assert (read.batch_size, read.workers) == (1000, 4)
+    assert (read.statement_timeout_seconds, read.lock_timeout_seconds) == (300, 10)
+    assert read.data_folder == settings.project_folder() / ".ledger-eod"
+
+
+def test_settings_are_read_from_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_TIME_ZONE", "Europe/Berlin")
+    monkeypatch.setenv("LEDGER_CUT_OFF", "17:00")
+    monkeypatch.setenv("LEDGER_BATCH_SIZE", "250")
+    assert (get_settings().zone, get_settings().cut_off) == (ZoneInfo("Europe/Berlin"), time(17))
+    monkeypatch.setenv("LEDGER_BATCH_SIZE", "500")
+    assert get_settings().batch_size == 250
+
+
+def test_env_file_in_the_working_folder_is_read_and_the_environment_goes_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", ".env")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("LEDGER_WORKERS=2\nLEDGER_BATCH_SIZE=5\nOTHER=1\n")
+    monkeypatch.setenv("LEDGER_BATCH_SIZE", "7")
+    assert (get_settings().workers, get_settings().batch_size) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "TIME_ZONE",
+            "Berlin",
+            "LEDGER_TIME_ZONE: 'Berlin' is not an IANA time zone; write for instance Europe/Berlin",
+        ),
+        ("CUT_OFF", "25:00", "LEDGER_CUT_OFF: "),
+        ("CUT_OFF", "17:00+01:00", "LEDGER_CUT_OFF: must be a local time without offset, for instance 17:00"),
+        ("BATCH_SIZE", "0", "LEDGER_BATCH_SIZE: "),
+        ("BATCH_SIZE", "many", "LEDGER_BATCH_SIZE: "),
+        ("WORKERS", "65", "LEDGER_WORKERS: "),
+        ("STATEMENT_TIMEOUT_SECONDS", "0", "LEDGER_STATEMENT_TIMEOUT_SECONDS: "),
+        ("LOCK_TIMEOUT_SECONDS", "3601", "LEDGER_LOCK_TIMEOUT_SECONDS: "),
+        ("DATABASE_URL", "mysql://root:hunter2@host/db", "LEDGER_DATABASE_URL: must be a PostgreSQL URL such as"),
+        ("DATABASE_URL", "not a url hunter2", "LEDGER_DATABASE_URL: must be a PostgreSQL URL such as"),
+    ],
+)
+def test_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str) -> None:
+    monkeypatch.setenv(f"LEDGER_{name}", value)
+    with pytest.raises(ConfigurationError) as refusal:
+        get_settings()
+    message = str(refusal.value)
+    assert message.startswith(line)
+    assert "\n" not in message
+    assert "hunter2" not in message
+
+
+def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_WORKERS", "0")
+    monkeypatch.setenv("LEDGER_TIME_ZONE", "Mars/Olympus")
+    with pytest.raises(ConfigurationError) as refusal:
+        get_settings()
+    assert {"LEDGER_WORKERS", "LEDGER_TIME_ZONE"} <= set(re.findall(r"LEDGER_[A-Z_]+", str(refusal.value)))
+
+
+def test_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", "postgresql://eod:hunter2@db:5432/ledger")
+    assert "hunter2" not in repr(get_settings())
+
+
+def test_empty_url_means_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", " ")
+    assert get_settings().database_url is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "postgres://eod:p%40ss@db:5432/ledger",
+        "postgresql://eod:p%40ss@db:5432/ledger",
+        "postgresql+psycopg://eod:p%40ss@db:5432/ledger",
+        "postgresql+psycopg2://eod:p%40ss@db:5432/ledger",
+    ],
+)
+def test_every_spelling_of_a_url_names_the_same_database(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("LEDGER_DATABASE_URL", written)
+    assert database.ledger_url() == make_url("postgresql+psycopg://eod:p%40ss@db:5432/ledger")
+
+
+def test_sessions_have_the_settings_limits_and_the_urls_own_options(ledger: Ledger) -> None:
+    limited = Settings(statement_timeout_seconds=7, lock_timeout_seconds=3)
+    url = ledger.url.update_query_dict({"options": "-c work_mem=5MB"})
+    engine = database.make_engine(url, settings=limited)
+    with engine.connect() as connection:
+        shown = [
+            connection.exec_driver_sql(f"SHOW {name}").scalar()
+            for name in ("statement_timeout", "lock_timeout", "timezone", "application_name", "work_mem")
+        ]
+    engine.dispose()
+    assert shown == ["7s", "3s", "UTC", "ledger-eod", "5MB"]
+
+
+def test_unreachable_ledger_is_said_without_its_password() -> None:
+    engine = database.make_engine(make_url("postgresql+psycopg://eod:hunter2@127.0.0.1:1/ledger"))
+    with pytest.raises(ConfigurationError, match=r"^cannot reach the ledger at .*127\.0\.0\.1:1") as refusal:
+        database.reachable(engine)
+    engine.dispose()
+    assert "hunter2" not in str(refusal.value)
