@@ -113,4 +113,4 @@ def test_prefect_deploy_as_the_readme_writes_it_is_utc_without_a_zone(prefect_ap
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout
-    assert [s.schedule.timezone for s in _registered()["nightly"].schedules] == ["UTC"]
+    assert [s.schedule.timezone for s in _registered()["nightly"].schedules] == [None]  # which Prefect takes for UTC
