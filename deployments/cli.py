@@ -393,8 +393,8 @@ def deploy_command() -> None:
 
     settings = get_settings()
     with display.err().status("registering the deployments"):
-        url = deploy_all(settings)
-    display.out().print(f"deployments registered at {url}; a worker runs them: prefect worker start --pool ledger-eod")
+        done = deploy_all(settings)
+    display.out().print(done)
 
 
 @app.command("serve")
@@ -439,14 +439,16 @@ def guarded(action: Callable[[], int | None]) -> int:
     try:
         code = action()
         sys.stdout.flush()
-        return int(code or DONE)
+        return _ended(code) if code == INTERRUPTED else int(code or DONE)  # typer's answer to Ctrl-C
     except BrokenPipeError:  # the reader, head for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except (KeyboardInterrupt, typer.Abort):
         return _ended(INTERRUPTED)
-    except SystemExit as end:  # typer's way to say Ctrl-C, ours to say SIGTERM
-        return _ended(end.code) if end.code in (INTERRUPTED, TERMINATED) else int(end.code or DONE)
+    except SystemExit as end:
+        if end.code != TERMINATED:
+            raise
+        return _ended(TERMINATED)
     except Exception as error:
         if _debug.on:
             raise

@@ -95,7 +95,7 @@ def balance_json(balance: StoredBalance) -> dict[str, Any]:
         **{name: exact(getattr(balance, name)) for name in AMOUNTS},
         "indicator": balance.indicator,
         "owner": balance.owner,
-        "created_at": utc(balance.created_at),
+        "created_at": balance.created_at.isoformat(),  # without offset: the application writes its host's local time
     }
 
 

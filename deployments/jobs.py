@@ -17,9 +17,6 @@ from deployments import display
 from deployments.server import orchestrator
 from ledger_db.errors import LedgerError, RunAtWork, first_line
 
-SKIPPED = "Skipped"
-AT_WORK = "another process is at work"
-
 
 class JobFailed(LedgerError):
     """The flow run did not complete; the message is what it failed with."""
@@ -70,9 +67,11 @@ def completed(state: Any) -> Any:
         JobFailed: it did not complete.
         RunAtWork: another process is at it.
     """
-    if state.name == SKIPPED:
-        if str(state.message).startswith(AT_WORK):
-            raise RunAtWork(state.message)
+    from flows.outcomes import AT_WORK, NOTHING_TO_DO
+
+    if state.name == AT_WORK:
+        raise RunAtWork(state.message)
+    if state.name == NOTHING_TO_DO:
         return state.message
     result = state.result(raise_on_failure=False)
     if not state.is_completed():

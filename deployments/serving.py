@@ -38,10 +38,14 @@ def prefect_yaml() -> Path:
 
 
 def deploy_all(settings: Settings) -> str:
-    """Register every deployment on the configured server, else on the local one; returns where a browser finds them."""
+    """Register every deployment on the configured server, else on the local one; says where, and what runs them."""
+    is_local = configured_api_url() is None
     with orchestrator() as api_url:
         register(settings, os.environ | settings_environment(settings))
-        return shown_url(ui_url(api_url))
+    if is_local:
+        return "deployments registered on the local server; ledger-eod serve runs them"
+    where = shown_url(ui_url(api_url))
+    return f"deployments registered at {where}; a worker runs them: prefect worker start --pool {WORK_POOL}"
 
 
 def register(settings: Settings, variables: dict[str, str]) -> None:

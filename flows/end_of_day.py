@@ -11,10 +11,9 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows import reports
+from flows import outcomes, reports
 from flows.clock import as_of, dated_name
 from flows.snapshot_balances import Snapshotted, snapshot_balances
 from ledger_db.errors import LedgerError, is_transient
@@ -58,8 +57,10 @@ def end_of_day(
         batch_size = batch_size or get_settings().batch_size
         for business_date in closing.find_dates_to_close(as_of(), since, until):
             state: State[Any] = snapshot_balances(business_date, "close", batch_size, return_state=True)
-            if state.name == "Skipped":
-                return Completed(name="Skipped", message=state.message)
+            if state.name == outcomes.AT_WORK:
+                return outcomes.at_work(str(state.message))
+            if state.name == outcomes.NOTHING_TO_DO:  # somebody else has certified it meanwhile
+                continue
             result = state.result(raise_on_failure=False)
             if not state.is_completed() or not isinstance(result, Snapshotted):
                 return _unfinished(business_date, state, result)
@@ -67,7 +68,7 @@ def end_of_day(
     except LedgerError as error:
         if is_transient(error):
             raise
-        return Failed(message=str(error))
+        return outcomes.failed_for_good(str(error))
     _report(certificates)
     return EndOfDay(certificates)
 
@@ -76,7 +77,7 @@ def _unfinished(business_date: date, state: State[Any], result: Any) -> State[An
     """Fail with what the close failed with; what is worth another try is raised, so that the flow's retries act."""
     if isinstance(result, BaseException) and is_transient(result):
         raise result
-    return Failed(message=f"{business_date} is not closed: {state.message}")
+    return outcomes.failed_for_good(f"{business_date} is not closed: {state.message}")
 
 
 def _report(certificates: list[Certificate]) -> None:

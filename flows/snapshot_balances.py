@@ -19,11 +19,10 @@ from prefect import flow, get_run_logger, runtime, unmapped
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 from prefect.futures import as_completed, wait
-from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 
-from flows import reports
+from flows import outcomes, reports
 from flows.clock import as_of, dated_name
 from ledger_db.errors import BatchFailed, ConfigurationError, LedgerError, is_transient
 from ledger_db.runs import Run
@@ -85,15 +84,15 @@ def snapshot_balances(
     try:
         run = closing.open_run(kind, business_date, as_of())
         if run is None:
-            return Completed(name="Skipped", message="every balance has its interim snapshot of this date already")
+            return outcomes.nothing_to_do("every balance has its interim snapshot of this date already")
         with closing.held(run.run_id) as mine:
             if not mine:
-                return Completed(name="Skipped", message=f"another process is at work on {run.name}")
+                return outcomes.at_work(f"another process is at work on {run.name}")
             return _complete(closing.reload_run(run.run_id), batch_size, started)
     except LedgerError as error:
         if is_transient(error):
             raise
-        return Failed(message=str(error))
+        return outcomes.failed_for_good(str(error))
 
 
 def _complete(run: Run, batch_size: int, started: float) -> Snapshotted | State[Any]:
@@ -103,8 +102,8 @@ def _complete(run: Run, batch_size: int, started: float) -> Snapshotted | State[
         "business_date": run.business_date,
     }  # fmt: skip
     if run.certified:
-        return Completed(
-            name="Skipped", message=f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
+        return outcomes.nothing_to_do(
+            f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
         )
     logger.info(job_line("balance snapshots started", **facts, status="started"))
     written = 0

@@ -34,7 +34,7 @@ SERVICE_USER = "nobody"
 SUPERUSER = "postgres"
 START_TIMEOUT_SECONDS = 60
 ORPHANS_END_SECONDS = 1.0
-UNUSABLE_IN_PATHS = frozenset("\"$`\\\n")  # pg_ctl and initdb hand paths to a shell in double quotes
+UNUSABLE_IN_PATHS = frozenset('"$`\\\n')  # pg_ctl and initdb hand paths to a shell in double quotes
 SOCKET_PATH_LIMIT = 90  # sun_path holds 108 bytes; the socket's own name needs 14
 
 SERVER_SETTINGS = """\
@@ -101,8 +101,8 @@ def ensure_server(folder: Path) -> EmbeddedServer:
     folder = folder.resolve()
     if UNUSABLE_IN_PATHS & set(str(folder) + str(binaries())):
         raise ConfigurationError(
-            f"PostgreSQL's tools cannot work under {folder}: its path, or that of {binaries()}, has one of \" $ ` \\ or a "
-            "line break; set LEDGER_DATA_FOLDER to another folder"
+            f"PostgreSQL's tools cannot work under {folder}: its path, or that of {binaries()}, has one of "
+            '" $ ` \\ or a line break; set LEDGER_DATA_FOLDER to another folder'
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

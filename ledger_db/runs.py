@@ -401,9 +401,7 @@ def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime
     return _between_stored(_calendar_of(run).boundaries(first, run.business_date), stored)
 
 
-def _between_stored(
-    computed: list[tuple[date, datetime]], stored: dict[date, datetime]
-) -> list[tuple[date, datetime]]:
+def _between_stored(computed: list[tuple[date, datetime]], stored: dict[date, datetime]) -> list[tuple[date, datetime]]:
     """Boundaries in order: after a change of zone or cut-off a computed one may lie beyond a stored neighbour."""
     rising: list[tuple[date, datetime]] = []
     for day, opens_at in computed:

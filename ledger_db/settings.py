@@ -1,6 +1,7 @@
 """Every setting of the project, typed and checked in one place.
 
-Settings are environment variables with the prefix ``LEDGER_`` (or lines of a ``.env`` file in the working folder).
+Settings are environment variables with the prefix ``LEDGER_``, or lines of a ``.env`` file in the checkout or in the
+working folder, which comes first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def project_folder() -> Path:
 class Settings(BaseSettings):
     """The settings of one process. Field descriptions are what ``ledger-eod doctor`` and the README show."""
 
-    model_config = SettingsConfigDict(env_prefix="LEDGER_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LEDGER_", env_file=(project_folder() / ".env", ".env"), extra="ignore", frozen=True
+    )
 
     database_url: SecretStr | None = Field(
         None, description="the ledger: a SQLAlchemy or libpq PostgreSQL URL; unset: an embedded PostgreSQL"

@@ -126,7 +126,7 @@ def snapshots_of(connection: Connection, run: Run) -> dict[str, Figures]:
 def difference_by_currency(connection: Connection, run: Run) -> dict[str, tuple[int, int]]:
     """Credit minus debit over a run's snapshot rows, posted and inflight."""
     rows = connection.execute(text("SELECT balance_id, currency FROM blnk.balances"))
-    currency_of: dict[str, str] = {balance_id: currency for balance_id, currency in rows}
+    currency_of = {str(row.balance_id): str(row.currency) for row in rows}
     sums: dict[str, list[int]] = {}
     for balance_id, figures in snapshots_of(connection, run).items():
         sums.setdefault(currency_of[balance_id], [0, 0])
@@ -178,7 +178,9 @@ def clone(ledger: Ledger) -> Iterator[Ledger]:
     """A copy of a ledger's database in the same cluster, while nobody is connected to it: an undisturbed world."""
     name = f"{ledger.url.database}_clone"
     ledger.engine.dispose()
-    administration = create_engine(ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    administration = create_engine(
+        ledger.url.set(database="postgres"), isolation_level="AUTOCOMMIT", poolclass=NullPool
+    )
     with administration.connect() as connection:
         connection.execute(
             text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),

@@ -115,8 +115,8 @@ def test_activity_that_does_not_cancel_out_is_refused(opened: Books) -> None:
         ensure_partition(connection, run.business_date)
         write_snapshot_batch(connection, run.run_id, KeyRange(1, 100, 100))
     assert refusal(opened, run) == (
-        f"close 2026-01-31 (run {run.run_id}) USD posted: credits minus debits are -250, itemised exceptions explain 0, "
-        "unexplained -250"
+        f"close 2026-01-31 (run {run.run_id}) USD posted: credits minus debits are -250, "
+        "itemised exceptions explain 0, unexplained -250"
     )
 
 
@@ -203,7 +203,10 @@ def test_a_certified_run_takes_no_more_rows(opened: Books) -> None:
         lambda connection: abandon_run(connection, run.run_id),
         lambda connection: lock_open_run(connection, run.run_id, shared=True),
     ):
-        with opened.engine.begin() as connection, pytest.raises(RunNotOpen, match="is certified: it takes no more rows"):
+        with (
+            opened.engine.begin() as connection,
+            pytest.raises(RunNotOpen, match="is certified: it takes no more rows"),
+        ):
             call(connection)
 
 

@@ -25,7 +25,7 @@ from ledger_db.database import make_engine
 from ledger_db.errors import BatchFailed, NotCertified, RunNotOpen, UnknowableAt, is_transient
 from ledger_db.history import balance_at
 from ledger_db.migrate import migrate
-from ledger_db.runs import Run, find_run, hold_run, open_close
+from ledger_db.runs import Run, abandon_run, find_run, hold_run, open_close
 from ledger_db.settings import get_settings
 from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
 from tasks import closing
@@ -77,7 +77,7 @@ class Writers:
         """Return when the writers have recorded so many transactions more."""
         target, deadline = self.recorded + more, time.monotonic() + 30
         while self.recorded < target:
-            assert time.monotonic() < deadline and not self.failures, self.failures  # noqa: PT018
+            assert time.monotonic() < deadline and not self.failures, self.failures
             time.sleep(0.005)
 
     def _work(self, seed: int) -> None:
@@ -225,7 +225,7 @@ def test_the_same_close_from_the_live_table_does_not_sum_to_zero(books: Books) -
             if any(figures != (0, 0) for figures in differences[-1].values()):
                 break
             with books.engine.begin() as connection:
-                closing.runs.abandon_run(connection, run.run_id)
+                abandon_run(connection, run.run_id)
     assert any(figures != (0, 0) for figures in differences[-1].values()), differences
     with books.engine.begin() as connection, pytest.raises(NotCertified, match="difference"):
         certify_run(connection, run.run_id)
@@ -254,8 +254,7 @@ def slow_rows(books: Books, seconds: float) -> None:
         f"'BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END'"
     )
     books.execute(
-        "CREATE TRIGGER slow BEFORE INSERT ON ledger_eod.balance_snapshots "
-        "FOR EACH ROW EXECUTE FUNCTION public.slow()"
+        "CREATE TRIGGER slow BEFORE INSERT ON ledger_eod.balance_snapshots FOR EACH ROW EXECUTE FUNCTION public.slow()"
     )
 
 
@@ -293,7 +292,7 @@ def test_two_callers_without_a_hold_write_each_balance_once(books: Books) -> Non
         try:
             return Books(Ledger(books.ledger.url, engine)).close_day("2026-01-31", batch_size=3)
         except RunNotOpen as done:
-            assert "is certified: it takes no more rows" in str(done)  # noqa: PT017 - one of several outcomes
+            assert "is certified: it takes no more rows" in str(done)
             with engine.begin() as connection:
                 return certify_run(connection, 1)
         finally:
@@ -309,7 +308,9 @@ def test_two_callers_without_a_hold_write_each_balance_once(books: Books) -> Non
 def evidence(books: Books, run: Run) -> list[list[tuple[object, ...]]]:
     """Everything a run wrote, rows and checksum."""
     return [
-        books.rows("SELECT * FROM ledger_eod.balance_snapshots WHERE run_id = :run ORDER BY balance_key", run=run.run_id),
+        books.rows(
+            "SELECT * FROM ledger_eod.balance_snapshots WHERE run_id = :run ORDER BY balance_key", run=run.run_id
+        ),
         books.rows("SELECT * FROM ledger_eod.activity WHERE run_id = :run ORDER BY balance_key", run=run.run_id),
         books.rows("SELECT * FROM ledger_eod.run_totals WHERE run_id = :run ORDER BY currency", run=run.run_id),
         books.rows("SELECT run_id, cut::text, status, snapshot_count, checksum FROM ledger_eod.runs"),
@@ -368,13 +369,20 @@ def wait_until_free(books: Books, run_id: int) -> float:
 def test_a_hold_excludes_others_and_is_free_at_once_when_it_ends(books: Books) -> None:
     books.open("wallet")
     run_id = books.open_day("2026-01-31").run_id
-    for _ in range(50):
-        with hold_run(books.engine, run_id) as mine:
-            assert mine
-            with hold_run(books.engine, run_id) as other:
-                assert not other
-            with hold_run(books.engine, run_id + 1) as another_run:
-                assert another_run
+    with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watching:
+        for _ in range(50):
+            with hold_run(books.engine, run_id) as mine:
+                assert mine
+                with hold_run(books.engine, run_id) as other:
+                    assert not other
+                with hold_run(books.engine, run_id + 1) as another_run:
+                    assert another_run
+            # at once, and not when the server has noticed that a session ended
+            held = text(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :run "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+            assert watching.scalar(held, {"run": run_id}) == 0
 
 
 def test_a_hold_whose_session_is_lost_ends_quietly(books: Books) -> None:
@@ -486,8 +494,9 @@ def test_a_poisoned_row_keeps_the_others_and_the_next_call_writes_only_what_is_m
     kept = "SELECT balance_key, xmin::text, ctid::text FROM ledger_eod.balance_snapshots ORDER BY 1"
     before = books.rows(kept)
     assert [key for key, *_ in before] == [1, 2, 3, 7, 8, 9, 10]
-    with books.engine.begin() as connection, pytest.raises(
-        NotCertified, match="3 balances have no snapshot, the first with key 4"
+    with (
+        books.engine.begin() as connection,
+        pytest.raises(NotCertified, match="3 balances have no snapshot, the first with key 4"),
     ):
         certify_run(connection, run.run_id)
 
@@ -554,7 +563,7 @@ def test_an_interim_run_that_was_not_finished_is_resumed(books: Books) -> None:
     many_balances(books, 5)
     run = open_interim_at(books, "2026-01-31 10:00")
     again = open_interim_at(books, "2026-01-31 11:00")
-    assert run is not None and run == again  # noqa: PT018
+    assert run is not None and run == again
     assert_proved(books, books.finish(run))
 
 
@@ -604,6 +613,10 @@ def test_a_ledger_without_balances_closes(books: Books) -> None:
 # A restored copy ------------------------------------------------------------------------------------------------------
 
 
+def libpq(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def restore(books: Books, folder: Path, name: str, dump: Path) -> Books:
     """Dump a database and restore it into the other cluster, with PostgreSQL's own tools."""
     target = embedded.ensure_server(folder).url("postgres")
@@ -613,12 +626,11 @@ def restore(books: Books, folder: Path, name: str, dump: Path) -> Books:
     engine.dispose()
     copied = target.set(database=name)
     for program, *arguments in (
-        ("pg_dump", "-Fc", "-f", str(dump), "-d", books.ledger.url.set(drivername="postgresql")),
-        ("pg_restore", "--exit-on-error", "-d", copied.set(drivername="postgresql"), str(dump)),
+        ("pg_dump", "-Fc", "-f", str(dump), "-d", libpq(books.ledger.url)),
+        ("pg_restore", "--exit-on-error", "-d", libpq(copied), str(dump)),
     ):
         subprocess.run(
-            [embedded.binaries() / program]
-            + [a.render_as_string(hide_password=False) if isinstance(a, URL) else a for a in arguments],
+            [str(embedded.binaries() / program), *arguments],
             check=True, timeout=60,
         )  # fmt: skip
     copy = Books(Ledger(copied, make_engine(copied)))

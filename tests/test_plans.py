@@ -38,7 +38,7 @@ def make_balances(connection: Connection, count: int) -> None:
     )
 
 
-def make_transactions(connection: Connection, first: int, last: int, source: str, destination: str, at: str) -> None:
+def make_transactions(connection: Connection, first: int, last: int, *, source: str, destination: str, at: str) -> None:
     """Rows numbered from first to last; the arguments are SQL over the number ``n``."""
     connection.execute(
         text(
@@ -62,16 +62,16 @@ def grown(server_url: URL, template_name: str) -> Iterator[Books]:
     """
     with contextmanager(_database)(server_url, template_name) as ledger:
         books = Books(ledger)
-        spread = ("'bln_' || 1 + n % 2000", "'bln_' || 1 + (n * 7 + 1) % 2000")
+        spread = {"source": "'bln_' || 1 + n % 2000", "destination": "'bln_' || 1 + (n * 7 + 1) % 2000"}
         moment = "timestamp '2026-01-01' + make_interval(mins => CAST(n * 1440 / 1000 AS integer))"
         history = PER_DAY * (DAYS - 1)
         with books.engine.begin() as connection:
             make_balances(connection, BALANCES)
-            make_transactions(connection, 0, history - 1, *spread, moment)
+            make_transactions(connection, 0, history - 1, **spread, at=moment)
         close(books, FIRST_DAY + timedelta(days=DAYS - 2))
         with books.engine.begin() as connection:
-            make_transactions(connection, history, history + PER_DAY - 1, *spread, moment)
-            make_transactions(connection, 90_001, 90_020, *spread, "timestamp '2026-01-20'")
+            make_transactions(connection, history, history + PER_DAY - 1, **spread, at=moment)
+            make_transactions(connection, 90_001, 90_020, **spread, at="timestamp '2026-01-20'")
         with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE blnk.balances"))
             connection.execute(text("VACUUM ANALYZE blnk.transactions"))
@@ -88,9 +88,7 @@ def opened(grown: Books) -> Run:
     return run
 
 
-def plan_of(
-    ledger: Ledger, call: Callable[[Connection], object], marker: str, *, generic: bool = False
-) -> list[Node]:
+def plan_of(ledger: Ledger, call: Callable[[Connection], object], marker: str, *, generic: bool = False) -> list[Node]:
     """The nodes of the plan of the statement with the marker that a call runs, with real row counts.
 
     ``generic``: planned without knowing the values, as a prepared statement is after a while. Nothing is kept.
@@ -122,16 +120,13 @@ def plan_of(
             connection.exec_driver_sql(f"PREPARE caught AS {numbered}".replace("%", "%%"))
             driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
             values = sql.SQL(", ").join([sql.Literal(parameters[name]) for name in names])
-            explained = driver.execute(
+            row: Any = driver.execute(
                 sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE caught ({})").format(values)
             ).fetchone()
             connection.exec_driver_sql("DEALLOCATE caught")
         else:
-            explained = connection.exec_driver_sql(
-                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters
-            ).one()  # type: ignore[assignment]
-        assert explained is not None
-        root = explained[0][0]["Plan"]
+            row = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).one()
+        root = row[0][0]["Plan"]
         connection.rollback()
     nodes: list[Node] = []
 
@@ -145,18 +140,18 @@ def plan_of(
 
 
 def scans(nodes: list[Node], table: str) -> list[Node]:
-    """The nodes that read a table, or one of its partitions; index-only ones too. Bitmap indexes count with the heap."""
+    """The nodes that read a table, or one of its partitions; a bitmap's indexes count with its heap."""
     return [node for node in nodes if str(node.get("Relation Name", "")).startswith(table)]
 
 
 def touched(nodes: list[Node]) -> int:
     """Rows that scans looked at, kept or not."""
-    return round(
-        sum(
+    return sum(
+        round(
             (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0))
             * node["Actual Loops"]
-            for node in nodes
         )
+        for node in nodes
     )
 
 
@@ -183,9 +178,7 @@ def test_collecting_activity_reads_the_day_and_what_is_late_not_the_history(coll
     assert 2 * PER_DAY <= read <= 2 * (2 * PER_DAY + 2 * 20), read
 
 
-def test_planning_and_writing_batches_read_only_their_ranges(
-    grown: Books, opened: Run, collecting: list[Node]
-) -> None:
+def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, collecting: list[Node]) -> None:
     size = 200
     with grown.engine.begin() as connection:
         ranges = plan_key_ranges(connection, opened.run_id, batch_size=size)
@@ -239,8 +232,8 @@ def test_a_hot_balance_makes_no_batch_larger_than_its_share(books: Books) -> Non
     with books.engine.begin() as connection:
         make_balances(connection, QUIET + 1)
         make_transactions(
-            connection, 1, HOT_POSTINGS, f"'bln_{QUIET // 2}'", f"'bln_' || 1 + (CASE WHEN n % {QUIET} = "
-            f"{QUIET // 2 - 1} THEN {QUIET} ELSE n % {QUIET} END)", "timestamp '2026-01-31 09:00'",
+            connection, 1, HOT_POSTINGS, source=f"'bln_{QUIET + 1}'", destination=f"'bln_' || 1 + n % {QUIET}",
+            at="timestamp '2026-01-31 09:00'",
         )  # fmt: skip
     run = books.open_day("2026-01-31")
     with books.engine.begin() as connection:

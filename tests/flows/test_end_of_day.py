@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 
 from flows.end_of_day import EndOfDay, end_of_day
 from ledger_db.runs import hold_run
-from tasks import closing
+from ledger_db.settings import get_settings
 from tests.flows.observed import Heard, artifact, leave_rows_alone, listening, name_of, on_each_row
 from tests.proof import assert_proved
 from tests.support import Books
@@ -127,7 +127,7 @@ def test_a_night_is_skipped_while_another_process_is_at_it(three_days: Books) ->
     with hold_run(three_days.engine, run.run_id) as mine:
         assert mine
         state = night()
-    assert (state.name, state.is_completed()) == ("Skipped", True)
+    assert (state.name, state.is_completed()) == ("AtWork", True)
     assert f"another process is at work on close 2025-01-31 (run {run.run_id})" in str(state.message)
     assert closed(three_days) == [(THIRD, "open", None)]
 
@@ -144,7 +144,7 @@ def test_dates_that_would_leave_a_gap_are_refused_in_one_clear_line(three_days: 
 
 def test_a_wrong_setting_fails_in_one_clear_line(three_days: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_TIME_ZONE", "Middle/Earth")
-    closing.get_settings.cache_clear()
+    get_settings.cache_clear()
     state = night()
     assert state.is_failed()
     assert "LEDGER_TIME_ZONE" in str(state.message)
@@ -154,7 +154,7 @@ def test_a_wrong_setting_fails_in_one_clear_line(three_days: Books, monkeypatch:
 def test_the_configured_calendar_decides_the_boundaries(three_days: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_TIME_ZONE", "Europe/Berlin")
     monkeypatch.setenv("LEDGER_CUT_OFF", "10:00")  # 09:00 UTC: exactly when the postings are effective
-    closing.get_settings.cache_clear()
+    get_settings.cache_clear()
     night(since=FIRST)
     assert closed(three_days) == [(FIRST, "certified", 100), (SECOND, "certified", 300), (THIRD, "certified", 700)]
     ((opens_at, closes_at),) = three_days.rows(
@@ -163,3 +163,9 @@ def test_the_configured_calendar_decides_the_boundaries(three_days: Books, monke
     assert (opens_at, closes_at) == (
         datetime(2025, 1, 30, 9, tzinfo=UTC), datetime(2025, 1, 31, 9, tzinfo=UTC),
     )  # fmt: skip
+
+
+def test_a_fact_of_the_ledger_is_not_retried_even_where_retries_are_set(three_days: Books) -> None:
+    night(since=FIRST, until=FIRST)
+    state = end_of_day.with_options(retries=2, retry_delay_seconds=300)(since=THIRD, return_state=True)
+    assert (state.is_final(), state.is_failed()) == (True, True)

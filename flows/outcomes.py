@@ -1,0 +1,34 @@
+"""How a flow run ends when it does not end with a result."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client, runtime
+from prefect.client.schemas.objects import FlowRunPolicy, State
+from prefect.states import Completed, Failed
+
+#: Names of completed states: somebody else is at it; it is done already, or there is nothing to do.
+AT_WORK = "AtWork"
+NOTHING_TO_DO = "NothingToDo"
+
+
+def at_work(message: str) -> State[Any]:
+    """Another process is at work on the same run: nothing is wrong, and nothing is done here."""
+    return Completed(name=AT_WORK, message=message)
+
+
+def nothing_to_do(message: str) -> State[Any]:
+    """What was asked for is there already."""
+    return Completed(name=NOTHING_TO_DO, message=message)
+
+
+def failed_for_good(message: str) -> State[Any]:
+    """Fail with a fact of the ledger: retries, which may be set on the flow run, are taken off it.
+
+    A Failed state that a flow returns is otherwise retried like an exception that it raises.
+    """
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(runtime.flow_run.id), empirical_policy=FlowRunPolicy(retries=0, retry_delay=0))
+    return Failed(message=message)
