@@ -191,6 +191,9 @@ def _adopt(settings: Settings) -> str | None:
     return None
 
 
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
 def _start(settings: Settings, port: int) -> str:
     folder = prefect_folder(settings)
     api_url = f"http://{HOST}:{port}/api"
@@ -202,6 +205,7 @@ def _start(settings: Settings, port: int) -> str:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(settings, api_url),
             start_new_session=True,  # Ctrl-C is for us: the server goes after what it serves
         )  # fmt: skip
+    _children[process.pid] = process
     note = folder / "server.json.new"
     note.write_text(json.dumps({"api_url": api_url, "pid": process.pid}))
     note.replace(folder / "server.json")
@@ -258,10 +262,10 @@ def _is_server(pid: int, api_url: str) -> bool:
 
 
 def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return  # another process started it
+    """Take the exit code of a server that this process started and that has ended: until then it has its number."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
 
 
 def _answers(api_url: str) -> bool:
