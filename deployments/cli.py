@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from deployments import display
 from ledger_db.business_calendar import BusinessCalendar
-from ledger_db.database import ledger_engine, reachable
+from ledger_db.database import display_url, ledger_engine, reachable
 from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigrated, RunAtWork, first_line
 from ledger_db.settings import Settings, get_settings
 
@@ -133,7 +133,7 @@ def migrate_command() -> None:
     engine = ledger_engine()
     reachable(engine)
     state = migrate(engine)
-    where = engine.url.render_as_string(hide_password=True)
+    where = display_url(engine.url)
     was = "is already" if state.is_current else f"was at {state.current or 'nothing'}, is now"
     display.out().print(f"the schema of {where} {was} at {state.head}")
 

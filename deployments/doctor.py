@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from deployments import display
 from deployments.server import configured_api_url, running_api_url, shown_url
 from ledger_db import embedded
-from ledger_db.database import ledger_engine, normalised, reachable
+from ledger_db.database import display_url, ledger_engine, normalised, reachable
 from ledger_db.errors import ConfigurationError
 from ledger_db.settings import Settings
 
@@ -42,7 +42,7 @@ def settings_table(settings: Settings) -> Group:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            value = normalised(value.get_secret_value()).render_as_string(hide_password=True)
+            value = display_url(normalised(value.get_secret_value()))
         source = "default"
         if name in settings.model_fields_set:
             source = "environment" if f"LEDGER_{name.upper()}" in os.environ else ".env"
@@ -83,7 +83,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding("ledger", "wrong", str(error))
         return
-    yield Finding("ledger", "ok", f"PostgreSQL {answer} at {engine.url.render_as_string(hide_password=True)}")
+    yield Finding("ledger", "ok", f"PostgreSQL {answer} at {display_url(engine.url)}")
     with engine.connect() as connection:
         yield from _schema(connection)
 

@@ -12,11 +12,12 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from pydantic import Field
+from sqlalchemy.exc import DBAPIError
 
 from flows import outcomes, reports
 from flows.clock import as_of, dated_name
 from flows.snapshot_balances import Snapshotted, snapshot_balances
-from ledger_db.errors import LedgerError, is_transient
+from ledger_db.errors import LedgerError, first_line, is_transient
 from ledger_db.settings import get_settings
 from tasks import closing
 from tasks.closing import Certificate
@@ -65,10 +66,11 @@ def end_of_day(
             if not state.is_completed() or not isinstance(result, Snapshotted):
                 return _unfinished(business_date, state, result)
             certificates.append(result.certificate)
-    except LedgerError as error:
+    except (LedgerError, DBAPIError) as error:
+        _say_failed(first_line(error))
         if is_transient(error):
             raise
-        return outcomes.failed_for_good(str(error))
+        return outcomes.failed_for_good(first_line(error))
     _report(certificates)
     return EndOfDay(certificates)
 
@@ -76,8 +78,13 @@ def end_of_day(
 def _unfinished(business_date: date, state: State[Any], result: Any) -> State[Any]:
     """Fail with what the close failed with; what is worth another try is raised, so that the flow's retries act."""
     if isinstance(result, BaseException) and is_transient(result):
-        raise result
+        raise result  # the caller says so
+    _say_failed(f"{business_date} is not closed: {state.message}")
     return outcomes.failed_for_good(f"{business_date} is not closed: {state.message}")
+
+
+def _say_failed(error: str) -> None:
+    get_run_logger().error(job_line("end of day failed", operation="end_of_day", status="failed", error=error))
 
 
 def _report(certificates: list[Certificate]) -> None:

@@ -14,6 +14,12 @@ AT_WORK = "AtWork"
 NOTHING_TO_DO = "NothingToDo"
 
 
+def name_run(name: str) -> None:
+    """Name this flow run anew, once it is known what it is about."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(runtime.flow_run.id), name=name)
+
+
 def at_work(message: str) -> State[Any]:
     """Another process is at work on the same run: nothing is wrong, and nothing is done here."""
     return Completed(name=AT_WORK, message=message)

@@ -37,7 +37,10 @@ def report_totals(certificate: Certificate) -> None:
             for totals in certificate.totals
         ]
         or [{"currency": "none", "balances": 0}],
-        description=f"Certified {run.name}: {run.snapshot_count} snapshots, checksum `{run.checksum}`. Minor units.",
+        description=(
+            f"Certified {run.name}: {run.snapshot_count} snapshots, checksum `{run.checksum}`. Minor units. "
+            f"Exceptions: {_counted(certificate.exception_counts)}."
+        ),
     )
     if certificate.exceptions:
         create_table_artifact(
@@ -52,8 +55,15 @@ def report_totals(certificate: Certificate) -> None:
                 }
                 for exception in certificate.exceptions[:TABLE_ROWS]
             ],
-            description=f"Transactions that {run.name} itemised, largest difference first. Minor units.",
+            description=(
+                f"Transactions that {run.name} itemised: {_counted(certificate.exception_counts)}. Shown are at most "
+                f"{TABLE_ROWS} rows, first those that could not be counted, then by difference. Minor units."
+            ),
         )
+
+
+def _counted(causes: dict[str, int]) -> str:
+    return ", ".join(f"{count} {cause}" for cause, count in causes.items()) or "none"
 
 
 def report_late_arrivals(certificates: list[Certificate], key: str) -> None:

@@ -21,10 +21,11 @@ from prefect.client.schemas.objects import State
 from prefect.futures import as_completed, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
+from sqlalchemy.exc import DBAPIError
 
 from flows import outcomes, reports
 from flows.clock import as_of, dated_name
-from ledger_db.errors import BatchFailed, ConfigurationError, LedgerError, is_transient
+from ledger_db.errors import BatchFailed, ConfigurationError, LedgerError, first_line, is_transient
 from ledger_db.runs import Run
 from ledger_db.settings import get_settings
 from ledger_db.snapshots import KeyRange
@@ -35,6 +36,7 @@ OPERATION = "balance_snapshots"
 TASK_BUDGET = 100  # task runs a flow run maps at most; above it a task writes several batches, one transaction each
 PLAN_ROUNDS = 3  # a balance made while the cut was taken may commit behind a plan: the next one has it
 PROGRESS_SECONDS = 1.0
+FAILURES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ def _workers() -> int:
 
 def _run_name() -> str:
     parameters: dict[str, Any] = runtime.flow_run.parameters
-    kind = parameters.get("kind", "close")
+    return _dated(parameters.get("kind", "close"), parameters.get("business_date"))
+
+
+def _dated(kind: str, business_date: date | None) -> str:
     name = "snapshot-balances" if kind == "close" else f"snapshot-balances-{kind}"
-    return dated_name(name, parameters.get("business_date"), in_progress=kind == "interim")
+    return dated_name(name, business_date, in_progress=kind == "interim")
 
 
 @flow(
@@ -76,31 +81,42 @@ def snapshot_balances(
     """Write one snapshot per balance for a business date and certify them.
 
     Args:
-        business_date: The day to snapshot. Empty: the last day that has ended (close) or today's (interim).
+        business_date: The day to snapshot. Empty: the next day in turn (close) or today (interim).
         kind: close is the official end of day, once per day and in order; interim is "as of now", any time.
         batch_size: How many balances one database transaction writes, from 1 to 1,000,000.
     """
     started = time.monotonic()
+    facts: dict[str, Any] = {
+        "operation": OPERATION, "batch_size": batch_size, "kind": kind, "business_date": business_date,
+    }  # fmt: skip
     try:
         run = closing.open_run(kind, business_date, as_of())
         if run is None:
             return outcomes.nothing_to_do("every balance has its interim snapshot of this date already")
+        facts |= {"run_id": run.run_id, "business_date": run.business_date}
+        if business_date is None:
+            outcomes.name_run(_dated(kind, run.business_date))
         with closing.held(run.run_id) as mine:
             if not mine:
                 return outcomes.at_work(f"another process is at work on {run.name}")
-            return _complete(closing.reload_run(run.run_id), batch_size, started)
-    except LedgerError as error:
-        if is_transient(error):
+            return _complete(closing.reload_run(run.run_id), facts, started)
+    except Exception as error:
+        failure = job_line(
+            "balance snapshots failed",
+            **facts,
+            status="failed",
+            total_snapshots=error.written if isinstance(error, BatchFailed) else 0,
+            error=first_line(error),
+            duration_ms=_milliseconds_since(started),
+        )
+        get_run_logger().error(failure)
+        if is_transient(error) or not isinstance(error, LedgerError | DBAPIError):
             raise
-        return outcomes.failed_for_good(str(error))
+        return outcomes.failed_for_good(first_line(error))
 
 
-def _complete(run: Run, batch_size: int, started: float) -> Snapshotted | State[Any]:
+def _complete(run: Run, facts: dict[str, Any], started: float) -> Snapshotted | State[Any]:
     logger = get_run_logger()
-    facts = {
-        "operation": OPERATION, "batch_size": batch_size, "run_id": run.run_id, "kind": run.kind,
-        "business_date": run.business_date,
-    }  # fmt: skip
     if run.certified:
         return outcomes.nothing_to_do(
             f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
@@ -108,45 +124,40 @@ def _complete(run: Run, batch_size: int, started: float) -> Snapshotted | State[
     logger.info(job_line("balance snapshots started", **facts, status="started"))
     written = 0
     phases_ms: dict[str, int] = {}
-    try:
-        with _timed(phases_ms, "collect"):
-            closing.collect_activity(run.run_id)
-        for _ in range(PLAN_ROUNDS):
-            with _timed(phases_ms, "plan"):
-                batches = closing.plan_batches(run.run_id, batch_size)
-            if not batches:
-                break
-            with _timed(phases_ms, "write"):
-                written += _write(run, batches)
-        with _timed(phases_ms, "certify"):
-            certificate = closing.certify_run(run.run_id)
-    except Exception as error:
-        logger.error(
-            job_line(
-                "balance snapshots failed",
-                **facts,
-                status="failed",
-                total_snapshots=error.written if isinstance(error, BatchFailed) else written,
-                error=str(error),
-                duration_ms=_milliseconds_since(started),
-            )
-        )
-        raise
+    with _timed(phases_ms, "collect"):
+        closing.collect_activity(run.run_id)
+    for _ in range(PLAN_ROUNDS):
+        with _timed(phases_ms, "plan"):
+            batches = closing.plan_batches(run.run_id, facts["batch_size"])
+        if not batches:
+            break
+        with _timed(phases_ms, "write"):
+            written += _write(run, batches)
+    with _timed(phases_ms, "certify"):
+        certificate = closing.certify_run(run.run_id)
     duration_ms = _milliseconds_since(started)
     logger.info(
         job_line(
             "balance snapshots completed",
             **facts,
             status="completed",
-            total_snapshots=written,
+            total_snapshots=certificate.run.snapshot_count,
+            written=written,
             duration_ms=duration_ms,
             snapshots_per_second=round(written / max(duration_ms / 1000, 0.001)),
             phases_ms=phases_ms,
+            exceptions=certificate.exception_counts,
+            late_postings=sum(late.posting_count for late in certificate.late_totals),
             checksum=certificate.run.checksum,
         )
     )
     reports.report_totals(certificate)
-    reports.announce("run.certified", certificate.run, written=written, duration_ms=duration_ms)
+    if certificate.late_totals:
+        reports.report_late_arrivals([certificate], reports.artifact_key("late-arrivals", run.kind, run.business_date))
+    reports.announce(
+        "run.certified", certificate.run, written=written, duration_ms=duration_ms,
+        exceptions=certificate.exception_counts,
+    )  # fmt: skip
     return Snapshotted(certificate, written, duration_ms, phases_ms)
 
 
@@ -177,7 +188,7 @@ def _write(run: Run, batches: list[KeyRange]) -> int:
     if failures:
         raise BatchFailed(
             f"{len(failures)} of {len(groups)} tasks failed, the others' snapshots are kept; run it again to write the "
-            f"missing ones. {failures[0]}",
+            f"missing ones. {'; '.join(first_line(failure) for failure in failures[:FAILURES_NAMED])}",
             transient=all(is_transient(failure) for failure in failures),
             written=sum(future.result() for future in futures if future.state.is_completed()),
         )

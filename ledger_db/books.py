@@ -516,8 +516,8 @@ def _find_transaction(connection: Connection, transaction_id: str) -> Row[Any]:
     row = connection.execute(
         text(
             "SELECT id AS key, source, destination, currency, status, description, "
-            "COALESCE(precise_amount, amount * COALESCE(precision, 1)) AS amount_minor, "
-            "CAST(COALESCE(precision, 1) AS bigint) AS precision "
+            "COALESCE(precise_amount, amount * COALESCE(NULLIF(precision, 0), 1)) AS amount_minor, "
+            "CAST(COALESCE(NULLIF(precision, 0), 1) AS bigint) AS precision "
             "FROM blnk.transactions WHERE transaction_id = :transaction_id"
         ),
         {"transaction_id": transaction_id},

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from ledger_db.errors import NotCertified, RunNotOpen
-from ledger_db.runs import Run, find_run, lock_open_run, whole
+from ledger_db.runs import Run, find_run, lock_open_run, wait_for_the_disk, whole
 from ledger_db.snapshots import plan_key_ranges
 from ledger_db.sql import statement
 
@@ -33,11 +33,12 @@ def certify_run(connection: Connection, run_id: int) -> Run:
             return run
         raise
     connection.execute(text("SET LOCAL statement_timeout = 0"))
+    wait_for_the_disk(connection)
     _prove_complete(connection, run)
     scope: dict[str, Any] = {"run_id": run_id, "business_date": run.business_date, "kind": run.kind}
     found = {row.currency: row for row in connection.execute(statement(connection, "total_snapshots"), scope)}
     captured = sum(row.balance_count for row in found.values())
-    partial = run.kind == "interim" and captured < _eligible_count(connection, run)
+    partial = run.kind == "interim" and _shares_its_date(connection, run)
     base = None if run.base_run_id is None else find_run(connection, run.base_run_id)
     expected = {
         row.currency: row
@@ -107,13 +108,16 @@ def _prove_complete(connection: Connection, run: Run) -> None:
         raise NotCertified(f"{run.name}: its activity is not collected; run it again")
 
 
-def _eligible_count(connection: Connection, run: Run) -> int:
-    return int(
+def _shares_its_date(connection: Connection, run: Run) -> bool:
+    """Whether other runs hold some of the snapshots of this date and kind, so that this one has only the rest."""
+    return bool(
         connection.scalar(
-            text("SELECT count(*) FROM blnk.balances WHERE id <= :max_balance_key"),
-            {"max_balance_key": run.max_balance_key},
+            text(
+                "SELECT EXISTS (SELECT FROM ledger_eod.balance_snapshots WHERE business_date = :business_date "
+                "AND kind = CAST(:kind AS ledger_eod.run_kind) AND run_id <> :run_id)"
+            ),
+            {"business_date": run.business_date, "kind": run.kind, "run_id": run.run_id},
         )
-        or 0
     )
 
 

@@ -29,8 +29,18 @@ _engines_lock = threading.Lock()
 
 def normalised(url: str) -> URL:
     """A SQLAlchemy URL on the psycopg driver from any SQLAlchemy or libpq spelling of a PostgreSQL URL."""
-    parsed = make_url(url.replace("postgres://", "postgresql://", 1))
-    return parsed.set(drivername="postgresql+psycopg")
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+    user, password = parsed.query.get("user"), parsed.query.get("password")  # libpq takes them in the query as well
+    return parsed.difference_update_query(["user", "password"]).set(
+        username=user if isinstance(user, str) else None, password=password if isinstance(password, str) else None
+    )
+
+
+def display_url(url: URL) -> str:
+    """A database URL for people: without its passwords."""
+    if "sslpassword" in url.query:
+        url = url.update_query_dict({"sslpassword": "***"})
+    return url.render_as_string(hide_password=True)
 
 
 def ledger_url(settings: Settings | None = None) -> URL:
@@ -59,7 +69,9 @@ def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
     settings = settings or get_settings()
     options = (
         f"-c statement_timeout={settings.statement_timeout_seconds}s -c lock_timeout={settings.lock_timeout_seconds}s "
-        "-c idle_in_transaction_session_timeout=300s -c timezone=UTC"
+        "-c idle_in_transaction_session_timeout=300s -c idle_session_timeout=0 -c timezone=UTC "
+        # a worker whose machine is gone must not hold its run for the two hours that are the system's default
+        "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
     )
     return create_engine(
         url,
@@ -124,6 +136,5 @@ def reachable(engine: Engine) -> str:
         with engine.connect() as connection:
             return str(connection.scalar(text("SHOW server_version")))
     except OperationalError as error:
-        where = engine.url.render_as_string(hide_password=True)
         reason = str(error.orig).strip().splitlines()[-1] if error.orig else "no answer"
-        raise ConfigurationError(f"cannot reach the ledger at {where}: {reason}") from None
+        raise ConfigurationError(f"cannot reach the ledger at {display_url(engine.url)}: {reason}") from None

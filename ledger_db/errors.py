@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 #: SQLSTATEs after which the same statement may succeed: https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES = frozenset(
     {
+        "25P03",  # idle_in_transaction_session_timeout
         "40001",  # serialization_failure
         "40P01",  # deadlock_detected
         "53300",  # too_many_connections
@@ -16,6 +17,7 @@ TRANSIENT_SQLSTATES = frozenset(
         "57P01",  # admin_shutdown
         "57P02",  # crash_shutdown
         "57P03",  # cannot_connect_now
+        "57P05",  # idle_session_timeout
     }
 )
 CONNECTION_EXCEPTION_CLASS = "08"
@@ -39,6 +41,10 @@ class PeriodNotEnded(LedgerError):
 
 class OutOfOrder(LedgerError):
     """A close would be opened before an earlier one is certified, or behind the newest certified one."""
+
+
+class ForeignRecords(LedgerError):
+    """Transactions carry ids of another cluster's database transactions: no cut can tell when they were recorded."""
 
 
 class RunNotOpen(LedgerError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
 
 from ledger_db.transaction_indexes import RECORDED_INDEXES, TRANSACTION_INDEXES
 
@@ -10,6 +12,21 @@ from ledger_db.transaction_indexes import RECORDED_INDEXES, TRANSACTION_INDEXES
 def system_identifier(connection: Connection) -> str:
     """The cluster's own number: kept by physical copies, whose transaction ids go on, new in restored ones."""
     return str(connection.scalar(text("SELECT system_identifier FROM pg_control_system()")))
+
+
+def first_foreign_record(connection: Connection) -> Row[Any] | None:
+    """A transaction recorded by a database transaction that this cluster has not reached; None in a sound ledger.
+
+    Has ``transaction_id``, ``recorded_xid`` and ``next_xid``, the first id that is not given out yet. One index probe:
+    what is visible here was recorded earlier, so a later number comes from elsewhere.
+    """
+    return connection.execute(
+        text(
+            "SELECT transaction_id, recorded_xid::text AS recorded_xid, "
+            "pg_snapshot_xmax(pg_current_snapshot())::text AS next_xid FROM blnk.transactions "
+            "WHERE recorded_xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY recorded_xid LIMIT 1"
+        )
+    ).one_or_none()
 
 
 def forget_recorded(connection: Connection) -> None:

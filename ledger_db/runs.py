@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, Engine, RowMapping, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger_db.business_calendar import BusinessCalendar
-from ledger_db.errors import OutOfOrder, PeriodNotEnded, RunNotOpen, UnknownRun
-from ledger_db.restored_copy import forget_recorded, system_identifier
+from ledger_db.errors import ForeignRecords, OutOfOrder, PeriodNotEnded, RunNotOpen, UnknownRun
+from ledger_db.restored_copy import first_foreign_record, forget_recorded, system_identifier
 
 Kind = Literal["close", "interim"]
 
@@ -227,15 +228,14 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
 
     Raises:
         PeriodNotEnded: the date has not ended at ``now``.
-        OutOfOrder: another date's close is still open, or the date is not after the newest certified close.
+        OutOfOrder: another date's close is still open, or the date does not follow the newest certified one.
+        ForeignRecords: transactions were copied in with another cluster's transaction ids.
     """
     _serialise_opening(connection)
     existing = _unabandoned_close(connection, business_date)
     if existing is not None and existing.certified:
         return existing
-    if _was_restored(connection):
-        forget_recorded(connection)
-        _abandon_open_runs(connection)
+    if _start_anew_when_restored(connection):
         existing = None
     if existing is not None:
         return existing
@@ -260,6 +260,11 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
             f"{business_date} lies behind the newest certified close {newest.business_date}: closes only go forward; "
             "balance-at answers for any instant, and an interim run can snapshot the date"
         )
+    if newest is not None and business_date > newest.business_date + timedelta(days=1):
+        raise OutOfOrder(
+            f"closes follow one another: {newest.business_date + timedelta(days=1)} comes before {business_date}; "
+            "ledger-eod close closes all that are missing, in order"
+        )
     return _insert_run(
         connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
         caught_up=business_date < calendar.last_ended(now),
@@ -275,14 +280,13 @@ def open_interim(
 
     Raises:
         PeriodNotEnded: the date has not begun at ``now``.
+        ForeignRecords: transactions were copied in with another cluster's transaction ids.
     """
     business_date = business_date or calendar.business_date_of(now)
     if calendar.opens_at(business_date) > now:
         raise PeriodNotEnded(f"{business_date} has not begun: it opens at {calendar.opens_at(business_date)}")
     _serialise_opening(connection)
-    if _was_restored(connection):
-        forget_recorded(connection)
-        _abandon_open_runs(connection)
+    _start_anew_when_restored(connection)
     unfinished = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
@@ -368,12 +372,13 @@ def totals_of(connection: Connection, run_id: int) -> list[RunTotals]:
 
 
 def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> list[RunException]:
-    """The transactions a run itemised, largest difference first."""
+    """The transactions a run itemised: those it could not count first, then by difference, largest first."""
     rows = connection.execute(
         text(
             "SELECT transaction_id, e.currency, e.cause, e.difference, e.inflight_difference "
             "FROM ledger_eod.run_exceptions AS e JOIN blnk.transactions ON transactions.id = e.transaction_key "
-            "WHERE run_id = :run_id ORDER BY abs(e.difference) DESC, transaction_key, e.currency LIMIT :limit"
+            "WHERE run_id = :run_id ORDER BY e.difference = 0 AND e.inflight_difference = 0 DESC, "
+            "abs(e.difference) DESC, transaction_key, e.currency LIMIT :limit"
         ),
         {"run_id": run_id, "limit": limit},
     ).mappings()
@@ -398,7 +403,10 @@ def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime
     stored = {row.business_date: row.opens_at for row in closes}
     stored |= {row.business_date + timedelta(days=1): row.closes_at for row in closes}
     first = min(stored) - timedelta(days=LATE_WINDOW_DAYS)
-    return _between_stored(_calendar_of(run).boundaries(first, run.business_date), stored)
+    calendar = BusinessCalendar(zone=ZoneInfo(run.time_zone), cut_off=run.cut_off)
+    # on beyond the base: an interim run of a date that is closed has activity after that close, which is not late
+    last = max(run.business_date, find_run(connection, run.base_run_id).business_date + timedelta(days=1))
+    return _between_stored(calendar.boundaries(first, last), stored)
 
 
 def _between_stored(computed: list[tuple[date, datetime]], stored: dict[date, datetime]) -> list[tuple[date, datetime]]:
@@ -413,17 +421,31 @@ def _between_stored(computed: list[tuple[date, datetime]], stored: dict[date, da
     return ordered[::-1]
 
 
-def _calendar_of(run: Run) -> BusinessCalendar:
-    from zoneinfo import ZoneInfo
-
-    return BusinessCalendar(zone=ZoneInfo(run.time_zone), cut_off=run.cut_off)
+def exception_counts(connection: Connection, run_id: int) -> dict[str, int]:
+    """How many transactions a run itemised, by cause, most first."""
+    rows = connection.execute(
+        text(
+            "SELECT cause, count(DISTINCT transaction_key) FROM ledger_eod.run_exceptions WHERE run_id = :run_id "
+            "GROUP BY cause ORDER BY 2 DESC, 1"
+        ),
+        {"run_id": run_id},
+    )
+    return dict(row.tuple() for row in rows)
 
 
 def _whole_amounts(row: RowMapping, *, text_columns: tuple[str, ...]) -> dict[str, Any]:
     return {name: value if name in text_columns else whole(value) for name, value in row.items()}
 
 
+def wait_for_the_disk(connection: Connection) -> None:
+    """Make this transaction's commit durable also where a role's default is not to wait: it promises something."""
+    connection.execute(
+        text("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
+    )
+
+
 def _serialise_opening(connection: Connection) -> None:
+    wait_for_the_disk(connection)
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('ledger-eod open run'))"))
 
 
@@ -438,16 +460,27 @@ def _unabandoned_close(connection: Connection, business_date: date) -> Run | Non
     return None if row is None else _run(row)
 
 
-def _was_restored(connection: Connection) -> bool:
-    """Whether the newest run was cut on another cluster: transaction ids start over in a restored copy."""
+def _start_anew_when_restored(connection: Connection) -> bool:
+    """Notice transaction ids of another cluster, where they start over, and forget them; whether that was needed.
+
+    Open runs are given up then: their cuts belong to the other cluster.
+    """
     newest = connection.scalar(text("SELECT system_identifier FROM ledger_eod.runs ORDER BY run_id DESC LIMIT 1"))
-    return newest is not None and newest != system_identifier(connection)
-
-
-def _abandon_open_runs(connection: Connection) -> None:
-    """Give up every open run: its cut belongs to another cluster."""
+    if newest is None or newest == system_identifier(connection):
+        foreign = first_foreign_record(connection)
+        if foreign is None:
+            return False
+        if newest is not None:
+            raise ForeignRecords(
+                f"transaction {foreign.transaction_id} says it was recorded by database transaction "
+                f"{foreign.recorded_xid}, which this cluster has not reached: rows were copied here with that column. "
+                "Set recorded_xid of blnk.transactions to its default where it is not below "
+                f"{foreign.next_xid}; the rows are late arrivals then"
+            )
+    forget_recorded(connection)
     for run_id in connection.scalars(text("SELECT run_id FROM ledger_eod.runs WHERE status = 'open'")).all():
         abandon_run(connection, run_id)
+    return True
 
 
 def _remove_rows(connection: Connection, run: Run) -> None:

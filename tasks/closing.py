@@ -27,6 +27,7 @@ class Certificate:
     run: Run
     totals: list[runs.RunTotals]
     exceptions: list[runs.RunException]
+    exception_counts: dict[str, int]
     late_arrivals: list[activity.LateArrival]
     late_totals: list[activity.LateTotals]
 
@@ -58,7 +59,8 @@ def open_run(kind: Kind, business_date: date | None, as_of: datetime) -> Run | N
     with transaction() as connection:
         require_current(connection)
         if kind == "close":
-            due = business_date or calendar().last_ended(as_of)
+            last_ended = calendar().last_ended(as_of)
+            due = business_date or (runs.dates_to_close(connection, last_ended=last_ended) or [last_ended])[0]
             run: Run | None = runs.open_close(connection, business_date=due, calendar=calendar(), now=as_of)
         else:
             run = runs.open_interim(connection, business_date=business_date, calendar=calendar(), now=as_of)
@@ -140,6 +142,7 @@ def read_certificate(run_id: int) -> Certificate:
             run=runs.find_run(connection, run_id),
             totals=runs.totals_of(connection, run_id),
             exceptions=runs.exceptions_of(connection, run_id),
+            exception_counts=runs.exception_counts(connection, run_id),
             late_arrivals=activity.late_arrivals(connection, run_id),
             late_totals=activity.late_totals(connection, run_id),
         )

@@ -22,7 +22,7 @@ from ledger_db.books import Movement, Status, apply_recorded, create_balance, ne
 from ledger_db.business_calendar import BusinessCalendar
 from ledger_db.certification import certify_run
 from ledger_db.history import BalanceAt, balance_at
-from ledger_db.runs import Run, certified_close_of, open_close
+from ledger_db.runs import Run, certified_close_of, dates_to_close, open_close
 from ledger_db.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
 
 PRECISION = 100
@@ -251,6 +251,14 @@ class Books:
             now = calendar.closes_at(day) + timedelta(minutes=5)
         elif isinstance(now, str):
             now = instant(now)
+        with self.engine.connect() as connection:
+            due = dates_to_close(connection, last_ended=max(calendar.last_ended(now), day), until=day)
+            unfinished = connection.scalar(text("SELECT count(*) FROM ledger_eod.runs WHERE status = 'open'"))
+        between = [earlier for earlier in due if earlier < day and not unfinished]
+        for earlier in between:  # closes follow one another
+            with self.engine.begin() as connection:
+                run = open_close(connection, business_date=earlier, calendar=calendar, now=now)
+            self.finish(run, batch_size=1000)
         with self.engine.begin() as connection:
             return open_close(connection, business_date=day, calendar=calendar, now=now)
 

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from ledger_db.activity import collect_activity
+from ledger_db.business_calendar import BusinessCalendar
 from ledger_db.certification import certify_run, refuse_certification
 from ledger_db.errors import NotCertified, OutOfOrder, PeriodNotEnded, RunNotOpen, UnknownRun
-from ledger_db.runs import Run, abandon_run, certified_close_of, find_run, list_runs, lock_open_run
+from ledger_db.runs import Run, abandon_run, certified_close_of, find_run, list_runs, lock_open_run, open_close
 from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
 from tasks import closing
 from tests.proof import assert_proved, clone, interim, open_interim_at
@@ -285,3 +286,27 @@ def test_the_checksum_changes_when_any_figure_does(opened: Books, column: str) -
     assert tampered.checksum is not None
     assert len(tampered.checksum) == 64
     assert tampered.checksum != untouched.checksum
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "INSERT INTO ledger_eod.activity SELECT run_id, balance_key + 1000, effective_date, TRUE, 1, 5, 0, 0, 0, NULL "
+        "FROM ledger_eod.activity LIMIT 1",
+        "INSERT INTO ledger_eod.balance_snapshots SELECT run_id, balance_key + 1000, NULL, business_date, kind, 5, 0, "
+        "0, 0 FROM ledger_eod.balance_snapshots LIMIT 1",
+        "INSERT INTO ledger_eod.run_totals SELECT run_id, 'XXX', 1, 5, 0, 0, 0, 0, 0 FROM ledger_eod.runs LIMIT 1",
+        "INSERT INTO ledger_eod.run_exceptions SELECT run_id, 1, 'USD', 'made up', 5, 0 FROM ledger_eod.runs LIMIT 1",
+    ],
+)
+def test_rows_put_into_a_certified_run_by_hand_are_refused(opened: Books, row: str) -> None:
+    with pytest.raises(DBAPIError, match="takes no more rows in"):
+        opened.execute(row)
+
+
+def test_a_date_that_would_leave_a_gap_is_refused(opened: Books) -> None:
+    calendar = BusinessCalendar()
+    with opened.engine.begin() as connection, pytest.raises(OutOfOrder, match="2026-01-31 comes before 2026-02-01"):
+        open_close(
+            connection, business_date=date(2026, 2, 1), calendar=calendar, now=calendar.closes_at(date(2026, 2, 1))
+        )

@@ -22,7 +22,7 @@ from ledger_db.activity import collect_activity
 from ledger_db.books import Movement, commit_inflight, record, void_inflight
 from ledger_db.certification import certify_run
 from ledger_db.database import make_engine
-from ledger_db.errors import BatchFailed, NotCertified, RunNotOpen, UnknowableAt, is_transient
+from ledger_db.errors import BatchFailed, ForeignRecords, NotCertified, RunNotOpen, UnknowableAt, is_transient
 from ledger_db.history import balance_at
 from ledger_db.migrate import migrate
 from ledger_db.runs import Run, abandon_run, find_run, hold_run, open_close
@@ -713,3 +713,52 @@ def test_an_interim_run_may_be_the_first_in_a_restored_copy(books: Books, other_
     assert_proved(copied, close)
     assert_proved(copied, copied.close_day("2026-02-02"))
     copied.engine.dispose()
+
+
+def copy_in(books: Books, reference: str) -> None:
+    """A transaction as a dump of another cluster brings it: with a transaction id that is not reached here."""
+    with books.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO blnk.transactions (transaction_id, source, destination, reference, precise_amount, "
+                "currency, status, created_at, recorded_xid) SELECT 'txn_' || :reference, source, destination, "
+                ":reference, precise_amount, currency, status, created_at, '900000000' "
+                "FROM blnk.transactions LIMIT 1"
+            ),
+            {"reference": reference},
+        )
+
+
+def balances_of(books: Books, run: Run) -> list[tuple[object, ...]]:
+    return books.rows(
+        "SELECT balance_id, balance FROM ledger_eod.daily_balances WHERE run_id = :run ORDER BY 1", run=run.run_id
+    )
+
+
+def test_ids_of_another_cluster_are_forgotten_before_the_first_close(books: Books) -> None:
+    books.post("""
+        recorded          source  destination  amount
+        2026-01-31 09:00  @world  wallet       10.00 USD
+    """)
+    copy_in(books, "copied")
+    run = books.close_day("2026-01-31")
+    assert balances_of(books, run) == [("bln_wallet", 2000), ("bln_world_usd", -2000)]
+    assert books.rows("SELECT count(*) FROM blnk.transactions WHERE recorded_xid IS NOT NULL") == [(0,)]
+
+
+def test_ids_of_another_cluster_are_refused_once_days_are_closed(books: Books) -> None:
+    books.post("""
+        recorded          source  destination  amount
+        2026-01-31 09:00  @world  wallet       10.00 USD
+    """)
+    books.close_day("2026-01-31")
+    copy_in(books, "copied")
+    with pytest.raises(ForeignRecords, match="txn_copied says it was recorded by database transaction 900000000"):
+        books.open_day("2026-02-01")
+    with books.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # the own copy refuses edits
+        connection.execute(
+            text("UPDATE blnk.transactions SET recorded_xid = DEFAULT WHERE recorded_xid >= '900000000'")
+        )
+    february = books.close_day("2026-02-01")
+    assert balances_of(books, february) == [("bln_wallet", 2000), ("bln_world_usd", -2000)]

@@ -124,3 +124,19 @@ def test_unreachable_ledger_is_said_without_its_password() -> None:
         database.reachable(engine)
     engine.dispose()
     assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "postgresql://ledger:hush@db:5433/blnk",
+        "postgres://ledger:hush@db:5433/blnk",
+        "postgresql+psycopg://db:5433/blnk?user=ledger&password=hush",
+        "postgresql://db:5433/blnk?user=ledger&password=hush&sslpassword=hush",
+    ],
+)
+def test_a_url_is_shown_without_its_passwords_wherever_they_stand(written: str) -> None:
+    url = database.normalised(written)
+    assert (url.username, url.password, url.host, url.port, url.database) == ("ledger", "hush", "db", 5433, "blnk")
+    assert "hush" not in database.display_url(url)
+    assert "ledger" in database.display_url(url)

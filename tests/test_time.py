@@ -45,6 +45,7 @@ def test_back_dated_after_the_close_reaches_the_day_it_belongs_to(books: Books) 
         2026-01-05 09:00  @world  wallet       10000.00 USD
     """)
     january = books.close_day("2026-01-31")
+    books.close_day("2026-02-01")
     books.post("""
         recorded          effective         source  destination  amount
         2026-02-02 10:00  2026-01-20 00:00  @world  wallet       5000.00 USD

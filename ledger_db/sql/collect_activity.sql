@@ -75,7 +75,10 @@ written_exceptions AS (
         sum(inflight_credit) - sum(inflight_debit)
     FROM keyed
     GROUP BY transaction_key, currency
-    HAVING sum(credit) <> sum(debit) OR sum(inflight_credit) <> sum(inflight_debit) OR max(exception) IS NOT NULL
+    HAVING sum(credit) <> sum(debit)
+        OR sum(inflight_credit) <> sum(inflight_debit)
+        OR max(exception) IS NOT NULL
+        OR bool_or(balance_key IS NULL)
     WINDOW per_transaction AS (PARTITION BY transaction_key)
     RETURNING transaction_key
 )

@@ -1,7 +1,6 @@
 -- The posting rules: what each transaction does to its two balances. One row per side that has a balance.
 -- Minor units; effective_at in UTC; recorded_xid NULL: recorded before this project was installed.
--- exception: why the row cannot be counted as it stands; its amounts are then zero, except for legacy_rate and
--- unknown_status rows, which say so themselves.
+-- exception: why the row cannot be counted as it stands; its amounts are then zero, except for legacy_rate rows.
 counted_transactions AS NOT MATERIALIZED (
     SELECT
         t.id AS transaction_key,
@@ -37,7 +36,7 @@ counted_transactions AS NOT MATERIALIZED (
         END AS held,
         legacy.rate
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (SELECT COALESCE(t.precise_amount, t.amount * COALESCE(t.precision, 1)) AS amount) AS minor
+    CROSS JOIN LATERAL (SELECT COALESCE(t.precise_amount, t.amount * COALESCE(NULLIF(t.precision, 0), 1)) AS amount) AS minor
     CROSS JOIN LATERAL (
 -- include rate
     ) AS legacy

@@ -92,7 +92,7 @@ CREATE TABLE ledger_eod.run_exceptions (
 );
 """
 
-# Evidence is frozen: rows of a certified run cannot be changed or removed, rows of an open one only removed.
+# Evidence is frozen: a certified run takes no rows and loses none; rows of an open one can be removed, not changed.
 TRIGGERS = """
 CREATE FUNCTION ledger_eod.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -107,6 +107,20 @@ BEGIN
             USING ERRCODE = 'restrict_violation';
     END IF;
     RETURN OLD;
+END $$;
+
+CREATE FUNCTION ledger_eod.refuse_certified_insert() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    closed_run_id bigint;
+BEGIN
+    SELECT runs.run_id INTO closed_run_id
+    FROM (SELECT DISTINCT run_id FROM written) AS written
+    JOIN ledger_eod.runs ON runs.run_id = written.run_id AND runs.status <> 'open';
+    IF closed_run_id IS NOT NULL THEN
+        RAISE EXCEPTION 'run % takes no more rows in %', closed_run_id, TG_TABLE_NAME
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
 END $$;
 
 CREATE FUNCTION ledger_eod.refuse_certified_edit() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -125,6 +139,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger_eod.refuse_change();
 """
 
 EVIDENCE_TRIGGERS = """
+CREATE TRIGGER refuse_insert AFTER INSERT ON ledger_eod.{table} REFERENCING NEW TABLE AS written
+FOR EACH STATEMENT EXECUTE FUNCTION ledger_eod.refuse_certified_insert();
 CREATE TRIGGER refuse_edit BEFORE UPDATE ON ledger_eod.{table}
 FOR EACH ROW EXECUTE FUNCTION ledger_eod.refuse_change();
 CREATE TRIGGER refuse_delete BEFORE DELETE ON ledger_eod.{table}
