@@ -49,6 +49,14 @@ class RunKind(StrEnum):
     interim = "interim"
 
 
+class VerificationScope(StrEnum):
+    """What ``verify --scope`` takes."""
+
+    since_close = "since-close"
+    from_genesis = "from-genesis"
+    checksums = "checksums"
+
+
 def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
@@ -252,6 +260,97 @@ def close_command(
 
     _ledger()
     end_of_day_now(since=since, until=until, batch_size=batch_size, verbose=verbose)
+
+
+@app.command("verify")
+def verify_command(
+    *,
+    balances: Annotated[
+        list[str] | None, typer.Argument(metavar="[BALANCE]...", help="Only these: ids or indicators.")
+    ] = None,
+    scope: Annotated[
+        VerificationScope,
+        typer.Option(
+            help="since-close: from the last close, costs the day; from-genesis: from the first posting; checksums: "
+            "the closed days against what they stored of their rows."
+        ),
+    ] = VerificationScope.since_close,
+    ledger_id: Annotated[str | None, typer.Option("--ledger", metavar="LEDGER_ID", help="Only this ledger.")] = None,
+    currency: CurrencyOption = None,
+    batch_size: BatchSizeOption = None,
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare stored balances with what proves them, and say what each difference comes from. Changes no balance.
+
+    What is found does not make it fail: exit code 0 says that every balance has its verdict.
+    """
+    from deployments.jobs import verify_now
+    from ledger_db.balance_names import find_balance_id
+
+    with _ledger().connect() as connection:
+        balance_ids = [find_balance_id(connection, name, currency=currency) for name in balances or []]
+    report = verify_now(
+        scope=scope.value, ledger_id=ledger_id, currency=currency, balance_ids=balance_ids or None,
+        batch_size=batch_size, verbose=verbose,
+    )  # fmt: skip
+    if as_json:
+        display.write_json(display.verification_json(report.verification, report.discrepancies, report.totals))
+        return
+    console = display.out()
+    if report.discrepancies:
+        console.print(display.discrepancies_table(report.discrepancies))
+    console.print(display.verification_line(report.verification))
+
+
+@app.command("discrepancies")
+def discrepancies_command(
+    cause: Annotated[str | None, typer.Option(help="Only this cause.", show_default="all")] = None,
+    closed: Annotated[bool, typer.Option("--closed", help="Also those that are gone.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the discrepancies that verification found, largest difference first, with cause, evidence and what to do."""
+    from ledger_db.discrepancies import list_discrepancies
+
+    with _ledger().connect() as connection:
+        found = list_discrepancies(connection, limit=limit, closed_too=closed, cause=cause)
+    if as_json:
+        display.write_json([display.discrepancy_json(each) for each in found])
+    elif found:
+        display.out().print(display.discrepancies_table(found))
+    else:
+        display.out().print("no open discrepancies")
+
+
+@app.command("declare-opening")
+def declare_opening_command(
+    balance: Annotated[str, typer.Argument(metavar="BALANCE", help="A balance's id, or an indicator (@Name).")],
+    declared_by: Annotated[str, typer.Option("--as", metavar="WHO", help="Who declares it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why its stored amounts are right.")],
+    currency: Annotated[str | None, typer.Option("--currency", help="Which @Name, when there are several.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it only said what would be declared.")] = False,
+) -> None:
+    """Declare what a balance holds beyond its postings: imported amounts, histories that cannot be proved.
+
+    Verification adds it to the postings from then on. It changes no balance, and a declaration stays as evidence.
+    """
+    from ledger_db.balance_names import find_balance_id
+    from ledger_db.opening_balances import declare_opening_balance
+
+    with _ledger().connect() as connection:
+        balance_id = find_balance_id(connection, balance, currency=currency)
+        declared = declare_opening_balance(connection, balance_id, declared_by=declared_by, reason=reason)
+        if yes:
+            connection.commit()
+        else:
+            connection.rollback()
+    credit, debit, inflight_credit, inflight_debit = (display.figure(amount) for amount in declared.amounts)
+    what = (
+        f"{balance_id}: credit {credit}, debit {debit}, inflight credit {inflight_credit}, inflight debit "
+        f"{inflight_debit} beyond its postings, minor units"
+    )
+    display.out().print(f"declared {what}" if yes else f"would declare {what}; repeat with --yes to do it")
 
 
 @app.command("abandon")

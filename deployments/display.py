@@ -19,8 +19,11 @@ from rich.text import Text
 
 from ledger_db.activity import LateTotals
 from ledger_db.books import StoredBalance
+from ledger_db.causes import plain
+from ledger_db.discrepancies import CauseTotal, Discrepancy
 from ledger_db.history import BalanceAt
 from ledger_db.runs import Run, RunTotals
+from ledger_db.verifications import Verification
 
 AMOUNTS = (
     "balance", "credit_balance", "debit_balance", "inflight_balance", "inflight_credit_balance",
@@ -238,3 +241,95 @@ def late_line(late: list[LateTotals], dates: list[date]) -> str:
     balances = sum(total.balance_count for total in late)
     days = f"{dates[0]}" if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return f"late arrivals: {postings:,} postings on {balances:,} balances, collected by the close of {days}"
+
+
+def discrepancy_json(found: Discrepancy) -> dict[str, Any]:
+    """A discrepancy with the reference ledger's field names; amounts are None where it is not about a balance."""
+    stored = {name: _plain_or_none(getattr(found, f"stored_{name}")) for name in AMOUNTS}
+    proven = {
+        name: _plain_or_none(getattr(found, f"proven_{name}"))
+        for name in AMOUNTS
+        if name not in ("balance", "inflight_balance")
+    }
+    return {
+        "discrepancy_id": found.discrepancy_id,
+        "cause": found.cause,
+        "action": found.action,
+        "found_by": found.found_by,
+        "balance_id": found.balance_id,
+        "transaction_id": found.transaction_id,
+        "business_date": None if found.business_date is None else str(found.business_date),
+        "currency": found.currency,
+        "stored": stored,
+        "proven": proven,
+        "gross_difference": plain(found.gross_difference),
+        "evidence": found.evidence,
+        "first_seen_at": utc(found.first_seen_at),
+        "last_seen_at": utc(found.last_seen_at),
+        "closed_at": utc(found.closed_at),
+    }
+
+
+def _plain_or_none(amount: Decimal | None) -> str | None:
+    return None if amount is None else plain(amount)
+
+
+def discrepancies_table(found: list[Discrepancy]) -> Group:
+    """Discrepancies for people, largest difference first."""
+    shown = table(
+        "discrepancy", "cause", "about", "currency", "gross difference", "action", "first seen", "closed", "evidence",
+        figures=("discrepancy", "gross difference"), wrapped=("about", "evidence"),
+    )  # fmt: skip
+    for each in found:
+        shown.add_row(
+            str(each.discrepancy_id),
+            each.cause,
+            each.subject,
+            each.currency or "",
+            figure(each.gross_difference),
+            each.action,
+            f"{each.first_seen_at:%Y-%m-%d %H:%M}",
+            "" if each.closed_at is None else f"{each.closed_at:%Y-%m-%d %H:%M}",
+            json.dumps(each.evidence, ensure_ascii=False),
+        )
+    return titled("Discrepancies, largest difference first, minor units", shown)
+
+
+def verification_json(verification: Verification, found: list[Discrepancy], totals: list[CauseTotal]) -> dict[str, Any]:
+    """A verification's verdict."""
+    return {
+        "verification_id": verification.verification_id,
+        "scope": verification.scope,
+        "status": verification.status,
+        "started_at": utc(verification.started_at),
+        "finished_at": utc(verification.finished_at),
+        "balance_count": verification.balance_count,
+        "finding_count": verification.finding_count,
+        "opened_count": verification.opened_count,
+        "closed_count": verification.closed_count,
+        "gross_volume": plain(verification.gross_volume),
+        "unexplained_volume": plain(verification.unexplained_volume),
+        "explained_percent": verification.explained_percent,
+        "totals": [
+            {
+                "cause": total.cause,
+                "action": total.action,
+                "currency": total.currency,
+                "discrepancy_count": total.discrepancy_count,
+                "gross_difference": plain(total.gross_difference),
+            }
+            for total in totals
+        ],
+        "discrepancies": [discrepancy_json(each) for each in found],
+    }
+
+
+def verification_line(verification: Verification) -> str:
+    """A verification's verdict in one line."""
+    what = f"{verification.balance_count:,} balances" if verification.scope != "checksums" else "every closed date"
+    if not verification.finding_count:
+        return f"{verification.name}: {what}, nothing found; {verification.closed_count} discrepancies closed"
+    return (
+        f"{verification.name}: {what}, {verification.finding_count} discrepancies, {verification.opened_count} new, "
+        f"{verification.closed_count} closed; {verification.explained_percent} % of gross volume explained"
+    )

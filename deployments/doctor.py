@@ -19,7 +19,7 @@ from ledger_db.database import display_url, ledger_engine, normalised, reachable
 from ledger_db.errors import ConfigurationError
 from ledger_db.settings import Settings
 
-EXPECTED_DEPLOYMENTS = 4
+EXPECTED_DEPLOYMENTS = 6
 
 
 @dataclass(frozen=True)

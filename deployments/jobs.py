@@ -35,6 +35,8 @@ def end_of_day_now(*, since: date | None, until: date | None = None, batch_size:
         result = completed(end_of_day(since=since, until=until, batch_size=batch_size, return_state=True))
     if isinstance(result, EndOfDay):
         _show(result.certificates)
+        if result.verified is not None:
+            display.out().print(result.verified.summary)
     else:
         display.out().print(result)
 
@@ -58,6 +60,31 @@ def snapshot_now(
         _show([result.certificate])
     else:
         display.out().print(result)
+
+
+def verify_now(
+    *,
+    scope: Literal["since-close", "from-genesis", "checksums"],
+    ledger_id: str | None,
+    currency: str | None,
+    balance_ids: list[str] | None,
+    batch_size: int | None,
+    verbose: bool,
+) -> Any:
+    """Verify stored balances and return the report.
+
+    Raises:
+        JobFailed: some balances have no verdict; what was found is kept.
+        RunAtWork: another process is at it.
+    """
+    with _flow_run(verbose=verbose):
+        from flows.verify_balances import verify_balances
+        from ledger_db.settings import get_settings
+
+        size = batch_size or get_settings().batch_size
+        return completed(
+            verify_balances(scope, ledger_id, currency, balance_ids, size, return_state=True)
+        ).report  # fmt: skip
 
 
 def completed(state: Any) -> Any:

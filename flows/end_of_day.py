@@ -1,4 +1,4 @@
-"""Close every business date that has ended and is not closed yet, in order, then say what arrived late.
+"""Close every business date that has ended and is not closed yet, in order, say what arrived late, then verify.
 
 Safe to run again, twice at once, and to kill anywhere: what is certified stays, and the next call goes on from there.
 """
@@ -11,24 +11,27 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 
 from flows import outcomes, reports
 from flows.clock import as_of, dated_name
 from flows.snapshot_balances import Snapshotted, snapshot_balances
+from flows.verify_balances import Verified, verify_balances
 from ledger_db.errors import LedgerError, first_line, is_transient
 from ledger_db.settings import get_settings
-from tasks import closing
+from tasks import closing, verifying
 from tasks.closing import Certificate
 from tasks.logs import job_line
 
 
 @dataclass(frozen=True)
 class EndOfDay:
-    """The closes one flow run certified, in order."""
+    """The closes one flow run certified, in order, and the verification after them, where one was due."""
 
     certificates: list[Certificate]
+    verified: Verified | None = None
 
     @property
     def dates(self) -> list[date]:
@@ -46,7 +49,7 @@ def end_of_day(
     until: date | None = None,
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None,
 ) -> EndOfDay | State[Any]:
-    """Close every missing business date in order, up to the last one that has ended.
+    """Close every missing business date in order, up to the last one that has ended, then verify stored balances.
 
     Args:
         since: The first day to close on a ledger that has no close yet. Empty: only the last day that has ended.
@@ -66,13 +69,37 @@ def end_of_day(
             if not state.is_completed() or not isinstance(result, Snapshotted):
                 return _unfinished(business_date, state, result)
             certificates.append(result.certificate)
+        _report(certificates)
+        return _verify(certificates, batch_size)
     except (LedgerError, DBAPIError) as error:
         _say_failed(first_line(error))
         if is_transient(error):
             raise
         return outcomes.failed_for_good(first_line(error))
-    _report(certificates)
-    return EndOfDay(certificates)
+
+
+def _verify(certificates: list[Certificate], batch_size: int) -> EndOfDay | State[Any]:
+    """Verify the stored balances from the newest close, also one that an earlier night left unverified.
+
+    What is found does not undo a close: the flow completes and its message tells. Without a verdict it fails.
+    """
+    close = verifying.find_close_to_verify()
+    if close is None:
+        return EndOfDay(certificates)
+    state: State[Any] = verify_balances("since-close", batch_size=batch_size, return_state=True)
+    if state.name in (outcomes.AT_WORK, outcomes.NOTHING_TO_DO):
+        return Completed(message=f"closed; {state.message}", data=EndOfDay(certificates))
+    verified = state.result(raise_on_failure=False)
+    if not isinstance(verified, Verified):
+        if isinstance(verified, BaseException) and is_transient(verified):
+            raise verified
+        failure = f"closed up to {close.business_date}, but not verified: {state.message}"
+        _say_failed(failure)
+        return outcomes.failed_for_good(failure)
+    night = EndOfDay(certificates, verified)
+    if verified.report.verification.finding_count:
+        return Completed(message=f"closed up to {close.business_date}; {verified.summary}", data=night)
+    return night
 
 
 def _unfinished(business_date: date, state: State[Any], result: Any) -> State[Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from ledger_db.causes import plain
 from ledger_db.runs import Run
+from ledger_db.verifications import Verification
 from tasks.closing import Certificate
+from tasks.verifying import Report
 
 TABLE_ROWS = 200
 
@@ -103,6 +107,61 @@ def report_late_arrivals(certificates: list[Certificate], key: str) -> None:
         key=key,
         table=(totals + rows) or [{"closed": "nothing arrived late"}],
         description=f"Late arrivals: {len(rows)} largest effects after the totals. Minor units.",
+    )
+
+
+def report_discrepancies(report: Report) -> None:
+    """A table of what a verification saw, totals by cause first, then the worst, capped; amounts as text."""
+    verification = report.verification
+    totals: list[dict[str, Any]] = [
+        {
+            "cause": total.cause,
+            "about": f"all {total.discrepancy_count}",
+            "currency": total.currency,
+            "gross difference": plain(total.gross_difference),
+            "action": total.action,
+        }
+        for total in report.totals
+    ]
+    worst: list[dict[str, Any]] = [
+        {
+            "cause": found.cause,
+            "about": found.subject,
+            "currency": found.currency or "",
+            "gross difference": plain(found.gross_difference),
+            "action": found.action,
+            "stored": "" if found.stored_balance is None else plain(found.stored_balance),
+            "first seen": f"{found.first_seen_at:%Y-%m-%d}",
+            "evidence": json.dumps(found.evidence),
+        }
+        for found in report.discrepancies[:TABLE_ROWS]
+    ]
+    create_table_artifact(
+        key=artifact_key("discrepancies", verification.scope),
+        table=(totals + worst) or [{"cause": "nothing found"}],
+        description=f"{verification.name}: {verification.balance_count} balances, {verification.finding_count} "
+        f"discrepancies, {verification.opened_count} new, {verification.closed_count} closed; "
+        f"{verification.explained_percent} % of gross volume explained. Minor units, worst first after the totals.",
+    )
+
+
+def announce_verification(verification: Verification, **payload: Any) -> None:
+    """One event per verification, for automations: found or clean."""
+    emit_event(
+        event=f"ledger-eod.verification.{'found' if verification.finding_count else 'clean'}",
+        resource={
+            "prefect.resource.id": f"ledger-eod.verification.{verification.verification_id}",
+            "prefect.resource.name": verification.name,
+        },
+        payload={
+            "scope": verification.scope,
+            "balance_count": verification.balance_count,
+            "finding_count": verification.finding_count,
+            "opened_count": verification.opened_count,
+            "closed_count": verification.closed_count,
+            "explained_percent": verification.explained_percent,
+            **payload,
+        },
     )
 
 

@@ -7,35 +7,27 @@ only what is missing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from math import ceil
-from typing import Annotated, Any, Literal, cast
-from uuid import UUID
+from typing import Annotated, Any, Literal
 
-from prefect import flow, get_run_logger, runtime, unmapped
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
-from prefect.futures import as_completed, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 
-from flows import outcomes, reports
+from flows import batches, outcomes, reports
+from flows.batches import milliseconds_since, timed
 from flows.clock import as_of, dated_name
-from ledger_db.errors import BatchFailed, ConfigurationError, LedgerError, first_line, is_transient
+from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
 from ledger_db.runs import Run
-from ledger_db.settings import get_settings
 from ledger_db.snapshots import KeyRange
 from tasks import closing
 from tasks.logs import job_line
 
 OPERATION = "balance_snapshots"
-TASK_BUDGET = 100  # task runs a flow run maps at most; above it a task writes several batches, one transaction each
 PLAN_ROUNDS = 3  # a balance made while the cut was taken may commit behind a plan: the next one has it
-PROGRESS_SECONDS = 1.0
 FAILURES_NAMED = 5
 
 
@@ -47,13 +39,6 @@ class Snapshotted:
     written: int
     duration_ms: int
     phases_ms: dict[str, int]
-
-
-def _workers() -> int:
-    try:
-        return get_settings().workers
-    except ConfigurationError:  # the flow's first step says so in a clear line
-        return 1
 
 
 def _run_name() -> str:
@@ -69,7 +54,7 @@ def _dated(kind: str, business_date: date | None) -> str:
 @flow(
     name="snapshot-balances",
     flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=_workers()),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=batches.workers()),  # type: ignore[arg-type]
     retries=0,
     persist_result=False,
 )
@@ -107,7 +92,7 @@ def snapshot_balances(
             status="failed",
             total_snapshots=error.written if isinstance(error, BatchFailed) else 0,
             error=first_line(error),
-            duration_ms=_milliseconds_since(started),
+            duration_ms=milliseconds_since(started),
         )
         get_run_logger().error(failure)
         if is_transient(error) or not isinstance(error, LedgerError | DBAPIError):
@@ -124,18 +109,18 @@ def _complete(run: Run, facts: dict[str, Any], started: float) -> Snapshotted | 
     logger.info(job_line("balance snapshots started", **facts, status="started"))
     written = 0
     phases_ms: dict[str, int] = {}
-    with _timed(phases_ms, "collect"):
+    with timed(phases_ms, "collect"):
         closing.collect_activity(run.run_id)
     for _ in range(PLAN_ROUNDS):
-        with _timed(phases_ms, "plan"):
-            batches = closing.plan_batches(run.run_id, facts["batch_size"])
-        if not batches:
+        with timed(phases_ms, "plan"):
+            ranges = closing.plan_batches(run.run_id, facts["batch_size"])
+        if not ranges:
             break
-        with _timed(phases_ms, "write"):
-            written += _write(run, batches)
-    with _timed(phases_ms, "certify"):
+        with timed(phases_ms, "write"):
+            written += _write(run, ranges)
+    with timed(phases_ms, "certify"):
         certificate = closing.certify_run(run.run_id)
-    duration_ms = _milliseconds_since(started)
+    duration_ms = milliseconds_since(started)
     logger.info(
         job_line(
             "balance snapshots completed",
@@ -161,53 +146,19 @@ def _complete(run: Run, facts: dict[str, Any], started: float) -> Snapshotted | 
     return Snapshotted(certificate, written, duration_ms, phases_ms)
 
 
-def _write(run: Run, batches: list[KeyRange]) -> int:
-    """Map the batches over the workers, show progress, and fail on purpose when one of them did."""
-    groups = _grouped(batches)
-    total = sum(batch.balance_count for batch in batches)
-    progress = cast(
-        UUID,
-        create_progress_artifact(
-            progress=0.0,
-            key=reports.artifact_key("progress", run.kind, run.business_date),
-            description=f"{run.name}: {total} snapshots in {len(batches)} batches",
-        ),
-    )
-    futures = closing.write_snapshots.map(unmapped(run.run_id), groups)
-    shown = time.monotonic()
-    for finished, _ in enumerate(as_completed(list(futures)), start=1):
-        if time.monotonic() - shown >= PROGRESS_SECONDS:
-            shown = time.monotonic()
-            update_progress_artifact(artifact_id=progress, progress=100.0 * finished / len(groups))
-    wait(list(futures))
-    failures: list[BaseException] = [
-        cast(BaseException, future.result(raise_on_failure=False))
-        for future in futures
-        if not future.state.is_completed()
-    ]
+def _write(run: Run, ranges: list[KeyRange]) -> int:
+    """Write the ranges on the workers, and fail on purpose when one of them did."""
+    total = sum(keys.balance_count for keys in ranges)
+    written, failures = batches.map_ranges(
+        closing.write_snapshots, run.run_id, ranges,
+        progress_key=reports.artifact_key("progress", run.kind, run.business_date),
+        description=f"{run.name}: {total} snapshots in {len(ranges)} batches",
+    )  # fmt: skip
     if failures:
         raise BatchFailed(
-            f"{len(failures)} of {len(groups)} tasks failed, the others' snapshots are kept; run it again to write the "
-            f"missing ones. {'; '.join(first_line(failure) for failure in failures[:FAILURES_NAMED])}",
+            f"{len(failures)} of {len(written) + len(failures)} tasks failed, the others' snapshots are kept; run it "
+            f"again to write the missing ones. {'; '.join(first_line(failure) for failure in failures[:FAILURES_NAMED])}",
             transient=all(is_transient(failure) for failure in failures),
-            written=sum(future.result() for future in futures if future.state.is_completed()),
+            written=sum(written),
         )
-    update_progress_artifact(artifact_id=progress, progress=100.0)
-    return sum(future.result() for future in futures)
-
-
-@contextmanager
-def _timed(phases_ms: dict[str, int], phase: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    phases_ms[phase] = phases_ms.get(phase, 0) + _milliseconds_since(started)
-
-
-def _milliseconds_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
-
-
-def _grouped(batches: list[KeyRange]) -> list[list[KeyRange]]:
-    """The batches in order, as evenly as the task budget allows."""
-    size = ceil(len(batches) / TASK_BUDGET)
-    return [batches[start : start + size] for start in range(0, len(batches), size)]
+    return sum(written)

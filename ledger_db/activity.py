@@ -7,7 +7,8 @@ from datetime import date
 
 from sqlalchemy import Connection, text
 
-from ledger_db.runs import boundaries_of, find_run, lock_open_run, whole
+from ledger_db.row_checksums import cut_parameters, store_checksums
+from ledger_db.runs import lock_open_run, whole
 from ledger_db.sql import statement
 
 
@@ -48,26 +49,19 @@ class LateTotals:
 def collect_activity(connection: Connection, run_id: int) -> Collected:
     """Write a run's activity in one transaction, or say what is there when it was written before.
 
+    A close's raw rows get their checksums in the same transaction.
+
     Raises:
         RunNotOpen: the run is certified or abandoned.
     """
     run = lock_open_run(connection, run_id)
     if run.collected_at is None:
-        base = None if run.base_run_id is None else find_run(connection, run.base_run_id)
-        boundaries = boundaries_of(connection, run)
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # one statement for the whole day
         row = connection.execute(
-            statement(connection, "collect_activity"),
-            {
-                "run_id": run_id,
-                "closes_at": run.closes_at,
-                "cut": run.cut,
-                "base_closes_at": "-infinity" if base is None else base.closes_at,
-                "base_cut": None if base is None else base.cut,
-                "business_dates": [day for day, _ in boundaries],
-                "opens_at": [opens_at for _, opens_at in boundaries],
-            },
+            statement(connection, "collect_activity"), {"run_id": run_id, **cut_parameters(connection, run)}
         ).one()
+        if run.kind == "close":
+            store_checksums(connection, run)
         connection.execute(
             text("UPDATE ledger_eod.runs SET collected_at = now() WHERE run_id = :run_id"), {"run_id": run_id}
         )

@@ -113,6 +113,14 @@ def transaction() -> Iterator[Connection]:
 
 
 @contextmanager
+def one_instant() -> Iterator[Connection]:
+    """A read-only transaction on the configured ledger whose statements all see the same instant."""
+    with transaction() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
+
+
+@contextmanager
 def prepared_statements(connection: Connection) -> Iterator[None]:
     """Prepare the statements of the block on the server: for look-ups by key, whose plan is the same for every key.
 

@@ -91,6 +91,18 @@ class UnknowableAt(LedgerError):
     """The knowledge asked for cannot be reproduced, for instance because it was gathered on another cluster."""
 
 
+class NothingToVerify(LedgerError):
+    """There is no close of this cluster to verify from, or no balance answers to the restriction."""
+
+
+class VerificationNotOpen(LedgerError):
+    """The verification is finished or abandoned: it takes no more verdicts."""
+
+
+class DeclarationRefused(LedgerError):
+    """An opening balance that cannot be declared; nothing was stored."""
+
+
 class BookingRefused(LedgerError):
     """A transaction or balance that would break the books; nothing was recorded."""
 

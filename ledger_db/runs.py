@@ -388,17 +388,17 @@ def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> l
 def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime]]:
     """The business dates a run's activity may fall on, each with the instant it opens at, ascending.
 
-    Where a date was closed, the boundaries stored then count, not what today's settings would make of them. A run
-    without base has nothing to be late for: all of its activity is on its own date.
+    Where a date was closed before, the boundaries stored then count, not what today's settings would make of them; no
+    later run changes the answer. A run without base has nothing to be late for: all of its activity is on its own date.
     """
     if run.base_run_id is None:
         return [(run.business_date, run.opens_at)]
     closes = connection.execute(
         text(
             "SELECT business_date, opens_at, closes_at FROM ledger_eod.runs "
-            "WHERE kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis"
+            "WHERE kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis AND run_id < :run_id"
         ),
-        {"genesis": run.genesis_run_id},
+        {"genesis": run.genesis_run_id, "run_id": run.run_id},
     ).all()
     stored = {row.business_date: row.opens_at for row in closes}
     stored |= {row.business_date + timedelta(days=1): row.closes_at for row in closes}
@@ -484,9 +484,9 @@ def _start_anew_when_restored(connection: Connection) -> bool:
 
 
 def _remove_rows(connection: Connection, run: Run) -> None:
-    for table in ("run_exceptions", "activity"):
+    for table in ("run_exceptions", "row_checksums", "activity"):
         connection.execute(
-            text(f"DELETE FROM ledger_eod.{table} WHERE run_id = :run_id"),  # noqa: S608 - two constants
+            text(f"DELETE FROM ledger_eod.{table} WHERE run_id = :run_id"),  # noqa: S608 - constants
             {"run_id": run.run_id},
         )
     connection.execute(

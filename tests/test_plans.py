@@ -14,9 +14,11 @@ from psycopg import sql
 from sqlalchemy import URL, Connection, event, text
 
 from ledger_db.activity import collect_activity
+from ledger_db.drift import verify_batch
 from ledger_db.history import balance_at
 from ledger_db.runs import Run, open_close
 from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.verifications import collect_postings, open_verification, plan_balance_ranges
 from tasks.closing import calendar
 from tests.conftest import _database
 from tests.support import Books, Ledger, instant
@@ -254,3 +256,23 @@ def test_a_hot_balance_makes_no_batch_larger_than_its_share(books: Books) -> Non
         reads.append(sum(touched(scans(nodes, table)) for table in ("balances", "activity")))
     assert max(reads) <= 2 * 500
     assert len(reads) == 11
+
+
+def test_verifying_since_the_close_reads_the_day_not_the_history(grown: Books) -> None:
+    """Of 60 days the last is not certified: sums and transaction checks read that day and what is late, by index."""
+    with grown.engine.begin() as connection:
+        opened = open_verification(connection, scope="since-close")
+    verification_id = opened.verification_id
+    nodes = plan_of(
+        grown.ledger, lambda c: collect_postings(c, verification_id), "INSERT INTO ledger_eod.verification_sums"
+    )
+    assert_reads_by_index(nodes, "transactions")
+    read = touched(scans(nodes, "transactions"))
+    assert 2 * PER_DAY <= read <= 2 * (2 * PER_DAY + 2 * 20), read
+    with grown.engine.begin() as connection:
+        collect_postings(connection, verification_id)
+        keys, *_ = plan_balance_ranges(connection, verification_id, batch_size=200)
+    nodes = plan_of(grown.ledger, lambda c: verify_batch(c, verification_id, keys), "witnesses AS")
+    assert touched(scans(nodes, "transactions")) <= 8  # nothing was recorded since the cut
+    for table in ("balances", "balance_snapshots", "verification_sums"):
+        assert touched(scans(nodes, table)) <= 200, table

@@ -99,6 +99,8 @@ def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) 
         "every-six-hours": ["Europe/Berlin"],
         "month-end": ["Europe/Berlin"],
         "nightly": ["Europe/Berlin"],
+        "weekly-checksums": ["Europe/Berlin"],
+        "weekly-from-genesis": ["Europe/Berlin"],
     }
     assert found["nightly"].global_concurrency_limit.limit == 1
     assert found["nightly"].parameter_openapi_schema["properties"]["batch_size"]["description"]

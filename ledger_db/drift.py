@@ -1,0 +1,191 @@
+"""Drift: stored balance rows against what their postings prove, one range of balances at one instant.
+
+Nothing here waits for writers or keeps them waiting. A transaction that is not committed is not in the stored row that
+the same statement sees; a future-dated one is in both; queued work is in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from ledger_db.causes import EXACT, NO_PARTS, Action, Explanation, Finding, Parts, Suspect, judge, plain
+from ledger_db.errors import VerificationNotOpen
+from ledger_db.snapshots import KeyRange
+from ledger_db.sql import statement
+from ledger_db.verifications import Verification, base_date_of, cut_of, find_verification
+
+
+@dataclass(frozen=True)
+class BatchVerdict:
+    """What one range of balances came to. ``gross_volume``: credits plus debits that its postings prove."""
+
+    verification: Verification
+    balance_count: int
+    gross_volume: Decimal
+    findings: list[Finding]
+
+
+def verify_batch(connection: Connection, verification_id: int, keys: KeyRange) -> BatchVerdict:
+    """Compare the stored rows of a range with what proves them, and say why they differ where they do.
+
+    The comparison is one statement. The causes are read by further ones: give it a transaction in which all statements
+    see the same instant. Reads only, locks nothing.
+
+    Raises:
+        VerificationNotOpen: its sums are not collected, or it ended and they are gone.
+    """
+    verification = find_verification(connection, verification_id)
+    if verification.status != "open" or verification.collected_at is None:
+        raise VerificationNotOpen(f"{verification.name} has no sums to prove from; start a new one")
+    # fresh sums are not in the statistics yet, and a nested loop chosen for "one row" is the bad plan here
+    connection.execute(text("SET LOCAL enable_nestloop = off"))
+    rows = connection.execute(
+        statement(connection, "compare_stored"),
+        {
+            "verification_id": verification_id,
+            "cut": verification.cut,
+            "first_key": keys.first_key,
+            "last_key": keys.last_key,
+            "base_date": base_date_of(connection, verification),
+            "from_genesis": verification.scope == "from-genesis",
+            **verification.restriction,
+        },
+    ).all()
+    connection.execute(text("SET LOCAL enable_nestloop = on"))
+    differing = [row for row in rows if row.balance_key is not None]
+    findings = [
+        finding for suspect in _with_evidence(connection, verification, differing) for finding in judge(suspect)
+    ]
+    return BatchVerdict(verification, rows[0].balance_count, rows[0].gross_volume, findings)
+
+
+def _with_evidence(connection: Connection, verification: Verification, rows: Sequence[Row[Any]]) -> list[Suspect]:
+    """The differing balances with all that the rules need to know of them. Cost: their histories, by index."""
+    if not rows:
+        return []
+    suspects = [_suspect(row) for row in rows]
+    if verification.base_run_id is not None:
+        base_date = base_date_of(connection, verification)
+        based = _based_sums(connection, verification, suspects)
+        suspects = [
+            replace(suspect, base_date=base_date, based=based.get(suspect.balance_id, NO_PARTS))
+            if row.has_snapshot
+            else replace(suspect, base_date=base_date, snapshot=None)
+            for suspect, row in zip(suspects, rows, strict=True)
+        ]
+        # a balance made after the close has nothing before it: both witnesses say zero
+        suspects = [
+            replace(suspect, snapshot=NO_PARTS, based=NO_PARTS) if suspect.snapshot is None else suspect
+            for suspect in suspects
+        ]
+    else:
+        suspects = [replace(suspect, snapshot=None) for suspect in suspects]
+    explanations = _explanations(connection, suspects)
+    return [replace(suspect, explanations=explanations.get(suspect.balance_id, {})) for suspect in suspects]
+
+
+def _suspect(row: Row[Any]) -> Suspect:
+    def parts(prefix: str) -> Parts:
+        return Parts(
+            *(
+                getattr(row, f"{prefix}_{name}")
+                for name in ("credit_balance", "debit_balance", "inflight_credit_balance", "inflight_debit_balance")
+            )
+        )
+
+    return Suspect(
+        balance_key=row.balance_key,
+        balance_id=row.balance_id,
+        currency=row.currency,
+        balance=row.stored_balance,
+        inflight_balance=row.stored_inflight_balance,
+        stored=parts("stored"),
+        proven=parts("proven"),
+        since=parts("since"),
+        snapshot=parts("snapshot"),
+    )
+
+
+def _based_sums(connection: Connection, verification: Verification, suspects: Sequence[Suspect]) -> dict[str, Parts]:
+    """What the raw rows in the base close's cut add up to. From genesis the proof has it; else it is summed here."""
+    if verification.scope == "from-genesis":
+        return {suspect.balance_id: suspect.proven.minus(suspect.since) for suspect in suspects}
+    rows = connection.execute(
+        statement(connection, "sum_based"),
+        {
+            "balance_ids": [suspect.balance_id for suspect in suspects],
+            **cut_of(connection, verification.base_run_id, "base"),
+        },
+    )
+    return {row[0]: Parts(*row[1:]) for row in rows}
+
+
+def _explanations(connection: Connection, suspects: Sequence[Suspect]) -> dict[str, dict[str, Explanation]]:
+    rows = connection.execute(
+        statement(connection, "match_explanations"),
+        {
+            "balance_ids": [suspect.balance_id for suspect in suspects],
+            "credits": [suspect.drift.credit for suspect in suspects],
+            "debits": [suspect.drift.debit for suspect in suspects],
+            "inflight_credits": [suspect.drift.inflight_credit for suspect in suspects],
+            "inflight_debits": [suspect.drift.inflight_debit for suspect in suspects],
+        },
+    )
+    found: dict[str, dict[str, Explanation]] = {}
+    for row in rows:
+        found.setdefault(row.balance_id, {})[row.explanation] = Explanation(row.row_count, tuple(row.transaction_ids))
+    return found
+
+
+#: What to do about a transaction that no ledger should hold: nothing that a rewrite of a balance row could mend.
+TRANSACTION_ACTION: Action = "investigate"
+
+
+def check_transactions(connection: Connection, verification_id: int) -> list[Finding]:
+    """Transactions that no ledger should hold: orphan commits, over-commits, duplicates, two currencies.
+
+    Looks at those that no finished verification has looked at yet; from genesis at all. A restricted verification is
+    about balances and looks at none. Reads only.
+    """
+    verification = find_verification(connection, verification_id)
+    if verification.is_restricted:
+        return []
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    rows = connection.execute(
+        statement(connection, "find_suspect_transactions"),
+        {
+            "cut": verification.cut,
+            "reference_is_unique": _reference_is_unique(connection),
+            **cut_of(connection, verification.checked_run_id, "from"),
+        },
+    )
+    return [
+        Finding(
+            row.cause, TRANSACTION_ACTION, transaction_key=row.transaction_key,
+            difference=f"{plain(row.stored)}|{plain(row.proven)}",
+            gross_difference=EXACT.subtract(row.stored, row.proven),
+            evidence={
+                "currency": row.currency, "amount": plain(row.stored), "allowed": plain(row.proven),
+                "transaction_ids": list(row.transaction_ids),
+            },
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _reference_is_unique(connection: Connection) -> bool:
+    """Whether the database itself rules duplicates out, so that nobody need look for them."""
+    return bool(
+        connection.scalar(
+            text(
+                "SELECT count(*) > 0 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] "
+                "WHERE indrelid = to_regclass('blnk.transactions') AND indisunique AND indisvalid AND indnatts = 1 "
+                "AND indpred IS NULL AND attname = 'reference'"
+            )
+        )
+    )

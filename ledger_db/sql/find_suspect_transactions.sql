@@ -1,0 +1,154 @@
+-- Transactions that no ledger should hold, whatever the stored rows say of them.
+-- cut: the verification's. from_closes_at, from_cut: rows in this cut were looked at before; '-infinity' and NULL: none.
+-- reference_is_unique: a unique index rules duplicates out. Minor units. Returns cause, transaction_key, currency,
+-- stored (what should not be there), proven (what may be), transaction_ids (at most 20).
+-- Read-only. Cost: what was recorded since from_cut or is effective after from_closes_at, and those rows' relatives.
+WITH
+-- include postings
+,
+
+fresh_keys AS (
+    SELECT transaction_key
+    FROM counted_transactions
+    WHERE effective_at >= CAST(:from_closes_at AS timestamptz)
+        AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot)))
+    UNION ALL
+    SELECT transaction_key
+    FROM counted_transactions
+    WHERE effective_at < CAST(:from_closes_at AS timestamptz)
+        AND recorded_xid >= pg_snapshot_xmin(CAST(:from_cut AS pg_snapshot))
+        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:from_cut AS pg_snapshot))
+        AND pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot))
+),
+
+fresh AS MATERIALIZED (
+    SELECT
+        t.id AS transaction_key,
+        t.transaction_id,
+        t.source,
+        t.destination,
+        t.currency,
+        t.reference,
+        t.status,
+        t.parent_transaction,
+        COALESCE(t.precise_amount, t.amount * COALESCE(t.precision, 1)) AS amount
+    FROM fresh_keys
+    JOIN blnk.transactions AS t ON t.id = fresh_keys.transaction_key
+),
+
+parents AS (
+    SELECT
+        parent.id AS parent_key,
+        parent.transaction_id AS parent_id,
+        parent.status,
+        COALESCE(parent.precise_amount, parent.amount * COALESCE(parent.precision, 1)) AS amount
+    FROM blnk.transactions AS parent
+    WHERE parent.transaction_id IN (
+            SELECT parent_transaction FROM fresh WHERE parent_transaction IS NOT NULL
+        )
+        AND parent.status IN ('INFLIGHT', 'QUEUED', 'REJECTED')
+),
+
+families AS (  -- every child of those parents, old ones too
+    SELECT
+        parents.parent_key,
+        parents.parent_id,
+        parents.status AS parent_status,
+        parents.amount AS parent_amount,
+        child.id AS child_key,
+        child.transaction_id AS child_id,
+        child.status,
+        child.currency,
+        COALESCE(child.precise_amount, child.amount * COALESCE(child.precision, 1)) AS amount
+    FROM parents
+    JOIN blnk.transactions AS child ON child.parent_transaction = parents.parent_id
+    WHERE child.status IN ('APPLIED', 'VOID', 'INFLIGHT')
+),
+
+family_totals AS (
+    SELECT
+        parent_key,
+        parent_id,
+        parent_status,
+        parent_amount,
+        max(currency) AS currency,
+        bool_or(status = 'INFLIGHT') AS has_hold,
+        COALESCE(sum(amount) FILTER (WHERE status IN ('APPLIED', 'VOID')), 0) AS settled_amount,
+        (array_agg(child_id ORDER BY child_key) FILTER (WHERE status IN ('APPLIED', 'VOID')))[1:20] AS settling_ids
+    FROM families
+    GROUP BY parent_key, parent_id, parent_status, parent_amount
+),
+
+over_commits AS (
+    SELECT
+        'over_commit' AS cause,
+        parent_key AS transaction_key,
+        currency,
+        settled_amount AS stored,
+        parent_amount AS proven,
+        parent_id || settling_ids AS transaction_ids
+    FROM family_totals
+    WHERE parent_status = 'INFLIGHT' AND settled_amount > parent_amount
+),
+
+orphan_commits AS (
+    -- A queued row is carried out by its applied copies, up to its amount. What settles it although it has a hold of its
+    -- own, or beyond its amount, or settles a rejected row, names a parent that holds nothing.
+    SELECT
+        'orphan_commit' AS cause,
+        families.child_key AS transaction_key,
+        families.currency,
+        families.amount AS stored,
+        0::numeric AS proven,
+        ARRAY[families.child_id, families.parent_id] AS transaction_ids
+    FROM families
+    JOIN family_totals ON family_totals.parent_key = families.parent_key
+    WHERE families.status IN ('APPLIED', 'VOID')
+        AND (
+            families.parent_status = 'REJECTED'
+            OR (
+                families.parent_status = 'QUEUED'
+                AND (family_totals.has_hold OR family_totals.settled_amount > family_totals.parent_amount)
+            )
+        )
+),
+
+duplicate_references AS (
+    SELECT
+        'duplicate_reference' AS cause,
+        max(twin.id) AS transaction_key,
+        max(twin.currency) AS currency,
+        sum(COALESCE(twin.precise_amount, twin.amount * COALESCE(twin.precision, 1))) AS stored,
+        (array_agg(COALESCE(twin.precise_amount, twin.amount * COALESCE(twin.precision, 1)) ORDER BY twin.id))[1]
+            AS proven,
+        (array_agg(twin.transaction_id ORDER BY twin.id))[1:20] AS transaction_ids
+    FROM blnk.transactions AS twin
+    WHERE NOT CAST(:reference_is_unique AS boolean)
+        AND twin.reference IN (SELECT reference FROM fresh WHERE reference IS NOT NULL)
+        AND COALESCE(twin.status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
+    GROUP BY twin.reference
+    HAVING count(*) > 1
+),
+
+cross_currencies AS (
+    SELECT
+        'cross_currency' AS cause,
+        fresh.transaction_key,
+        source.currency || '/' || destination.currency AS currency,
+        fresh.amount AS stored,
+        0::numeric AS proven,
+        ARRAY[fresh.transaction_id] AS transaction_ids
+    FROM fresh
+    JOIN blnk.balances AS source ON source.balance_id = fresh.source
+    JOIN blnk.balances AS destination ON destination.balance_id = fresh.destination
+    WHERE source.currency <> destination.currency
+)
+
+SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM over_commits
+UNION ALL
+SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM orphan_commits
+UNION ALL
+SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM duplicate_references
+UNION ALL
+SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM cross_currencies
+ORDER BY transaction_key, cause
