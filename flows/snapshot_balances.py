@@ -155,9 +155,10 @@ def _write(run: Run, ranges: list[KeyRange]) -> int:
         description=f"{run.name}: {total} snapshots in {len(ranges)} batches",
     )  # fmt: skip
     if failures:
+        reasons = "; ".join(first_line(failure) for failure in failures[:FAILURES_NAMED])
         raise BatchFailed(
             f"{len(failures)} of {len(written) + len(failures)} tasks failed, the others' snapshots are kept; run it "
-            f"again to write the missing ones. {'; '.join(first_line(failure) for failure in failures[:FAILURES_NAMED])}",
+            f"again to write the missing ones. {reasons}",
             transient=all(is_transient(failure) for failure in failures),
             written=sum(written),
         )

@@ -77,7 +77,7 @@ def test_a_transaction_that_is_not_committed_is_no_drift(books: Books) -> None:
     with books.engine.connect() as connection, connection.begin():
         books.post_on(connection, "recorded  source  destination  amount\n2026-01-31 09:00  @world  wallet  1.00 USD")
         for scope in ("since-close", "from-genesis", "checksums"):
-            assert verify(books, scope).findings == []  # type: ignore[arg-type]
+            assert verify(books, scope).findings == []
     assert verify(books, "since-close").findings == []
 
 
@@ -104,14 +104,14 @@ def test_verify_finds_exactly_the_stored_rows_that_were_tampered_with(
         play(history, written)
         history.end()
         for scope in ("since-close", "from-genesis"):
-            assert verify(books, scope).findings == [], scope  # type: ignore[arg-type]
+            assert verify(books, scope).findings == [], scope
         for name, changes in tampering.items():
             for column, by in changes.items():
                 books.execute(f"UPDATE blnk.balances SET {column} = {column} + {by} WHERE balance_id = 'bln_{name}'")
         transactions = books.rows("SELECT * FROM blnk.transactions ORDER BY id")
         stored = books.stored_rows()
         for scope in ("since-close", "from-genesis"):
-            sweep = verify(books, scope)  # type: ignore[arg-type]
+            sweep = verify(books, scope)
             assert sorted(each.balance_id or "" for each in sweep.found) == sorted(f"bln_{name}" for name in tampering)
             for each in sweep.found:
                 changes = tampering[str(each.balance_id).removeprefix("bln_")]
@@ -156,7 +156,7 @@ def test_all_causes_at_once_among_many_healthy_balances(books: Books) -> None:
         ("duplicate_reference", "bln_h1"), ("duplicate_reference", "bln_h2"), ("wrong_scale", "bln_h4"),
     }  # fmt: skip
     for scope in ("since-close", "from-genesis"):
-        sweep = verify(books, scope, batch_size=500)  # type: ignore[arg-type]
+        sweep = verify(books, scope, batch_size=500)
         assert causes(sweep.found) == expected
         assert sweep.verification.balance_count == count + 10
     assert verify(books, "checksums").findings == []
