@@ -111,7 +111,7 @@ def test_verify_finds_exactly_the_stored_rows_that_were_tampered_with(
         transactions = books.rows("SELECT * FROM blnk.transactions ORDER BY id")
         stored = books.stored_rows()
         for scope in ("since-close", "from-genesis"):
-            sweep = verify(books, scope)
+            sweep = verify(books, scope)  # type: ignore[arg-type]
             assert sorted(each.balance_id or "" for each in sweep.found) == sorted(f"bln_{name}" for name in tampering)
             for each in sweep.found:
                 changes = tampering[str(each.balance_id).removeprefix("bln_")]
