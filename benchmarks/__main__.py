@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth, history, memory, snapshot
+from benchmarks import growth, history, memory, snapshot, verification
 
 RESULTS = Path(__file__).parent / "results.json"
-NAMES = ("snapshot", "growth", "history", "memory")
+NAMES = ("snapshot", "growth", "history", "memory", "genesis", "since-close")
 
 console = Console()
 
@@ -47,6 +47,13 @@ def main(
             rows = history.measure(
                 balances=1_000_000 // scale, transactions=10_000_000 // scale, calls=2_000 if not small else 200
             )
+        elif name == "genesis":
+            rows = verification.from_genesis(balances=200_000 // scale, transactions=2_000_000 // scale, rounds=rounds)
+        elif name == "since-close":
+            rows = verification.since_close(
+                balances=100_000 // scale, transactions_per_day=50_000 // scale, history=500_000 // scale,
+                rounds=2 * rounds + 1,
+            )  # fmt: skip
         else:
             rows = memory.measure((100_000 // scale, 1_000_000 // scale))
         _show(name, rows)

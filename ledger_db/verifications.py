@@ -240,14 +240,14 @@ def collect_postings(connection: Connection, verification_id: int) -> int:
     connection.execute(text("SET LOCAL statement_timeout = 0"))  # one statement for the whole sweep
     # a crash loses at most the working rows, together with the note that they are there
     connection.execute(text("SET LOCAL synchronous_commit = off"))
-    from_run_id = verification.base_run_id if verification.scope == "since-close" else None
     count = connection.execute(
         statement(connection, "collect_verification"),
         {
             "verification_id": verification_id,
             "cut": verification.cut,
             "balance_ids": verification.balance_ids,
-            **cut_of(connection, from_run_id, "from"),
+            # without a base everything is since it
+            "from_genesis": verification.scope == "from-genesis" and verification.base_run_id is not None,
             **cut_of(connection, verification.base_run_id, "base"),
         },
     ).rowcount

@@ -1,57 +1,72 @@
 -- Sum, per balance, the postings in a verification's cut, once for all of its batches. Returns the number of balances.
--- verification_id, cut: the verification. from_closes_at, from_cut: postings in this cut are left out, since the base's
--- snapshots hold them; '-infinity' and NULL: none are. base_closes_at, base_cut: where the sums are split, likewise.
+-- verification_id, cut: the verification. base_closes_at, base_cut: its base close; '-infinity' and NULL without one.
+-- from_genesis: also what is in the base's cut; otherwise that is zero, since the base's snapshots hold it.
 -- balance_ids: only these balances, NULL for all. Any effective instant counts, the future too: stored rows have it.
--- Minor units. Locks no ledger row. Cost: what was recorded since from_cut or is effective after from_closes_at, by index.
+-- Minor units. Locks no ledger row. Cost: what was recorded since the base's cut or is effective after it closed, by
+-- index; from genesis one pass over the ledger more.
 WITH
 -- include postings
 ,
 
-known AS (
-    -- effective since the base closed or later than now, whenever it was recorded
-    SELECT balance_id, effective_at, recorded_xid, credit, debit, inflight_credit, inflight_debit
+everything AS (  -- one plain sum a balance: what is in the base's cut is the rest of it
+    SELECT
+        balance_id,
+        sum(credit) AS credit,
+        sum(debit) AS debit,
+        sum(inflight_credit) AS inflight_credit,
+        sum(inflight_debit) AS inflight_debit
     FROM postings
-    WHERE effective_at >= CAST(:from_closes_at AS timestamptz)
+    WHERE CAST(:from_genesis AS boolean)
+        AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot)))
+        AND balance_id IS NOT NULL
+        AND (CAST(:balance_ids AS text []) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text [])))
+    GROUP BY balance_id
+),
+
+fresh AS (
+    -- effective since the base closed or later than now, whenever it was recorded
+    SELECT balance_id, credit, debit, inflight_credit, inflight_debit
+    FROM postings
+    WHERE effective_at >= CAST(:base_closes_at AS timestamptz)
         AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot)))
         AND balance_id IS NOT NULL
         AND (CAST(:balance_ids AS text []) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text [])))
     UNION ALL
     -- late arrivals: effective before the base closed, recorded after its cut
-    SELECT balance_id, effective_at, recorded_xid, credit, debit, inflight_credit, inflight_debit
+    SELECT balance_id, credit, debit, inflight_credit, inflight_debit
     FROM postings
-    WHERE effective_at < CAST(:from_closes_at AS timestamptz)
-        AND recorded_xid >= pg_snapshot_xmin(CAST(:from_cut AS pg_snapshot))
-        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:from_cut AS pg_snapshot))
+    WHERE effective_at < CAST(:base_closes_at AS timestamptz)
+        AND recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
+        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:base_cut AS pg_snapshot))
         AND pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot))
         AND balance_id IS NOT NULL
         AND (CAST(:balance_ids AS text []) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text [])))
 ),
 
-split AS (
+since AS (
     SELECT
         balance_id,
-        credit,
-        debit,
-        inflight_credit,
-        inflight_debit,
-        effective_at < CAST(:base_closes_at AS timestamptz)
-        AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:base_cut AS pg_snapshot))) AS is_based
-    FROM known
+        sum(credit) AS credit,
+        sum(debit) AS debit,
+        sum(inflight_credit) AS inflight_credit,
+        sum(inflight_debit) AS inflight_debit
+    FROM fresh
+    GROUP BY balance_id
 ),
 
-summed AS (  -- before the join: it then meets each balance once
+summed AS (
     SELECT
         balance_id,
-        COALESCE(sum(credit) FILTER (WHERE is_based), 0) AS based_credit,
-        COALESCE(sum(debit) FILTER (WHERE is_based), 0) AS based_debit,
-        COALESCE(sum(inflight_credit) FILTER (WHERE is_based), 0) AS based_inflight_credit,
-        COALESCE(sum(inflight_debit) FILTER (WHERE is_based), 0) AS based_inflight_debit,
-        COALESCE(sum(credit) FILTER (WHERE NOT is_based), 0) AS credit,
-        COALESCE(sum(debit) FILTER (WHERE NOT is_based), 0) AS debit,
-        COALESCE(sum(inflight_credit) FILTER (WHERE NOT is_based), 0) AS inflight_credit,
-        COALESCE(sum(inflight_debit) FILTER (WHERE NOT is_based), 0) AS inflight_debit
-    FROM split
-    GROUP BY balance_id
+        COALESCE(everything.credit - COALESCE(since.credit, 0), 0) AS based_credit,
+        COALESCE(everything.debit - COALESCE(since.debit, 0), 0) AS based_debit,
+        COALESCE(everything.inflight_credit - COALESCE(since.inflight_credit, 0), 0) AS based_inflight_credit,
+        COALESCE(everything.inflight_debit - COALESCE(since.inflight_debit, 0), 0) AS based_inflight_debit,
+        COALESCE(since.credit, 0) AS credit,
+        COALESCE(since.debit, 0) AS debit,
+        COALESCE(since.inflight_credit, 0) AS inflight_credit,
+        COALESCE(since.inflight_debit, 0) AS inflight_debit
+    FROM everything
+    FULL JOIN since USING (balance_id)
 )
 
 INSERT INTO ledger_eod.verification_sums (

@@ -3,37 +3,41 @@
 -- reference_is_unique: a unique index rules duplicates out. Minor units. Returns cause, transaction_key, currency,
 -- stored (what should not be there), proven (what may be), transaction_ids (at most 20).
 -- Read-only. Cost: what was recorded since from_cut or is effective after from_closes_at, and those rows' relatives.
-WITH
--- include postings
-,
-
-fresh_keys AS (
-    SELECT transaction_key
-    FROM counted_transactions
-    WHERE effective_at >= CAST(:from_closes_at AS timestamptz)
+WITH recorded AS (
+    -- effective since that cut or later, whenever it was recorded
+    SELECT
+        id, transaction_id, source, destination, reference, parent_transaction, precise_amount, amount, precision
+    FROM blnk.transactions
+    WHERE (COALESCE(effective_date, created_at) AT TIME ZONE 'UTC') >= CAST(:from_closes_at AS timestamptz)
         AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot)))
+        AND COALESCE(status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
     UNION ALL
-    SELECT transaction_key
-    FROM counted_transactions
-    WHERE effective_at < CAST(:from_closes_at AS timestamptz)
+    -- effective before it, recorded after it
+    SELECT
+        id, transaction_id, source, destination, reference, parent_transaction, precise_amount, amount, precision
+    FROM blnk.transactions
+    WHERE (COALESCE(effective_date, created_at) AT TIME ZONE 'UTC') < CAST(:from_closes_at AS timestamptz)
         AND recorded_xid >= pg_snapshot_xmin(CAST(:from_cut AS pg_snapshot))
         AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:from_cut AS pg_snapshot))
         AND pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot))
+        AND COALESCE(status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
 ),
 
-fresh AS MATERIALIZED (
+fresh AS MATERIALIZED (  -- only rows that one of the rules below could be about: most of a ledger's are not kept
     SELECT
-        t.id AS transaction_key,
-        t.transaction_id,
-        t.source,
-        t.destination,
-        t.currency,
-        t.reference,
-        t.status,
-        t.parent_transaction,
-        COALESCE(t.precise_amount, t.amount * COALESCE(t.precision, 1)) AS amount
-    FROM fresh_keys
-    JOIN blnk.transactions AS t ON t.id = fresh_keys.transaction_key
+        recorded.id AS transaction_key,
+        recorded.transaction_id,
+        recorded.reference,
+        recorded.parent_transaction,
+        source.currency AS source_currency,
+        destination.currency AS destination_currency,
+        COALESCE(recorded.precise_amount, recorded.amount * COALESCE(recorded.precision, 1)) AS amount
+    FROM recorded
+    LEFT JOIN blnk.balances AS source ON source.balance_id = recorded.source
+    LEFT JOIN blnk.balances AS destination ON destination.balance_id = recorded.destination
+    WHERE recorded.parent_transaction IS NOT NULL
+        OR source.currency <> destination.currency
+        OR NOT CAST(:reference_is_unique AS boolean)
 ),
 
 parents AS (
@@ -133,15 +137,13 @@ duplicate_references AS (
 cross_currencies AS (
     SELECT
         'cross_currency' AS cause,
-        fresh.transaction_key,
-        source.currency || '/' || destination.currency AS currency,
-        fresh.amount AS stored,
+        transaction_key,
+        source_currency || '/' || destination_currency AS currency,
+        amount AS stored,
         0::numeric AS proven,
-        ARRAY[fresh.transaction_id] AS transaction_ids
+        ARRAY[transaction_id] AS transaction_ids
     FROM fresh
-    JOIN blnk.balances AS source ON source.balance_id = fresh.source
-    JOIN blnk.balances AS destination ON destination.balance_id = fresh.destination
-    WHERE source.currency <> destination.currency
+    WHERE source_currency <> destination_currency
 )
 
 SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM over_commits
