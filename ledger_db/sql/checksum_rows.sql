@@ -49,8 +49,8 @@ SELECT
     sum(held) AS held_amount,
     concat_ws(
         ':',
-        sum(CAST(('x' || substr(digest, 1, 16))::bit(64) AS bigint)),
-        sum(CAST(('x' || substr(digest, 17, 16))::bit(64) AS bigint))
+        sum(('x' || substr(digest, 1, 16))::bit(64)::bigint),
+        sum(('x' || substr(digest, 17, 16))::bit(64)::bigint)
     ) AS checksum
 FROM digested
 GROUP BY effective_date

@@ -151,5 +151,5 @@ suspects AS (
 
 SELECT totals.balance_count, totals.gross_volume, suspects.*
 FROM totals
-LEFT JOIN suspects ON true
+LEFT JOIN suspects ON TRUE
 ORDER BY suspects.balance_key

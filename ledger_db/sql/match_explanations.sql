@@ -159,7 +159,7 @@ unprovable AS (
         (array_agg(transaction_id ORDER BY transaction_key))[1:20] AS transaction_ids
     FROM own
     WHERE exception LIKE 'legacy_rate%' OR exception = 'amount_not_integral'
-    GROUP BY 1, 2
+    GROUP BY balance_id, explanation
 )
 
 SELECT DISTINCT ON (tried.balance_id, tried.explanation)
