@@ -104,7 +104,7 @@ def test_later_stage_brings_late_arrivals_into_closed_days(books: Books) -> None
     books.close_day("2026-01-04", batch_size=25)
     with books.engine.begin() as connection:
         load_transactions(connection, spec, recorded_from=middle)
-    run = books.close_day("2026-01-08", batch_size=25)
+    run = books.close_day("2026-01-05", batch_size=25)
     ((late,),) = books.rows(
         "SELECT sum(posting_count) FROM ledger_eod.activity WHERE run_id = :run_id AND is_late", run_id=run.run_id
     )
