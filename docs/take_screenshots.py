@@ -70,7 +70,6 @@ def main(server: str = "http://127.0.0.1:4200") -> None:
         "custom-run-form": f"deployments/deployment/{deployments['ad-hoc']}/run",
         "runs": "runs",
         "finished-run": f"runs/flow-run/{finished[0]['id']}",
-        "finished-run-artifacts": f"runs/flow-run/{finished[0]['id']}?tab=Artifacts",
         "totals": f"artifacts/artifact/{totals[0]['id']}",
     }
     for name, path in pages.items():

@@ -274,7 +274,7 @@ activity = Table(
 balance_snapshots = Table(
     "balance_snapshots",
     metadata,
-    # No foreign keys: their checks double the cost of a row and lock rows of the live ledger. Rows come from
+    # No foreign keys: their checks take five times as long as the row and lock rows of the live ledger. Rows come from
     # blnk.balances by INSERT … SELECT, balances are never deleted, and certification counts both sides.
     Column("run_id", BigInteger, nullable=False),
     Column("balance_key", BigInteger, nullable=False),
