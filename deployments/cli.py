@@ -84,8 +84,7 @@ def _instant(text: str) -> datetime:
 
 
 def _calendar() -> BusinessCalendar:
-    settings = get_settings()
-    return BusinessCalendar(zone=settings.zone, cut_off=settings.cut_off)
+    return get_settings().calendar
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON: amounts as strings in minor units, instants in UTC.")]

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ledger_db.business_calendar import BusinessCalendar
 from ledger_db.errors import ConfigurationError
 
 
@@ -86,6 +87,11 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The business calendar's zone."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def calendar(self) -> BusinessCalendar:
+        """The business calendar of zone and cut-off."""
+        return BusinessCalendar(zone=self.zone, cut_off=self.cut_off)
 
 
 @lru_cache(maxsize=1)

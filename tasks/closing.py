@@ -34,8 +34,7 @@ class Certificate:
 
 def calendar() -> BusinessCalendar:
     """The configured business calendar."""
-    settings = get_settings()
-    return BusinessCalendar(zone=settings.zone, cut_off=settings.cut_off)
+    return get_settings().calendar
 
 
 @contextmanager
