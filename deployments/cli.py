@@ -1,7 +1,8 @@
 """The command line ``ledger-eod``: migrate, load, close, look, serve.
 
 Exit codes: 0 done, 1 a fact of the ledger or a job that failed, 2 wrong usage or configuration, 3 another process is at
-work. Every error is one line on standard error. Prefect is imported only by commands that need it: it takes a second.
+work, 4 somebody must approve. Every error is one line on standard error. Prefect is imported only by commands that need
+it: it takes a second.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from deployments import display
@@ -25,7 +26,10 @@ from ledger_db.database import display_url, ledger_engine, reachable
 from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigrated, RunAtWork, first_line
 from ledger_db.settings import Settings, get_settings
 
-DONE, FAILED, WRONG_USAGE, AT_WORK = 0, 1, 2, 3
+if TYPE_CHECKING:
+    from ledger_db.reconstructions import Reconstruction
+
+DONE, FAILED, WRONG_USAGE, AT_WORK, NEEDS_APPROVAL = 0, 1, 2, 3, 4
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -34,7 +38,7 @@ app = typer.Typer(
     help="Close a double-entry ledger's day: exact snapshots, certified totals, history that stays right.",
     epilog="Settings are LEDGER_* variables or lines of a .env file; ledger-eod doctor lists them. "
     "Exit codes: 0 done, 1 a fact of the ledger or a failed job, 2 wrong usage or configuration, "
-    "3 another process is at work.",
+    "3 another process is at work, 4 somebody must approve.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,6 +51,14 @@ class RunKind(StrEnum):
 
     close = "close"
     interim = "interim"
+
+
+class ReconstructionSelection(StrEnum):
+    """What ``reconstruct --select`` takes."""
+
+    given = "given"
+    discrepancies = "discrepancies"
+    requested = "requested"
 
 
 class VerificationScope(StrEnum):
@@ -320,6 +332,119 @@ def discrepancies_command(
         display.out().print(display.discrepancies_table(found))
     else:
         display.out().print("no open discrepancies")
+
+
+@app.command("reconstruct")
+def reconstruct_command(
+    *,
+    balances: Annotated[list[str] | None, typer.Argument(metavar="[BALANCE]...", help="Ids or indicators.")] = None,
+    select: Annotated[
+        ReconstructionSelection,
+        typer.Option(
+            help="given: these balances; discrepancies: those with open ones; requested: those whose meta_data has "
+            "BLNK_RUN_RECONCILIATION: SOURCE."
+        ),
+    ] = ReconstructionSelection.given,
+    currency: Annotated[str | None, typer.Option("--currency", help="Which @Name, when there are several.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Correct what may be corrected; without it only said.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why, for the audit log.", show_default="the proposal's")
+    ] = "",
+    approve: Annotated[
+        str | None, typer.Option("--approve", metavar="HASH", help="Approve the proposed figures of this hash.")
+    ] = None,
+    who: Annotated[str, typer.Option("--as", metavar="WHO", help="Who proposes, or with --approve who approves.")] = "",
+    verbose: VerboseOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Recalculate balances from their postings: what was and what is; with --apply correct the stored rows.
+
+    Corrections above LEDGER_APPROVAL_LIMITS and LEDGER_APPROVAL_BALANCES, or without a known cause, must be approved by
+    somebody else than who proposed them: exit code 4 says so, and the proposal's hash is printed. The one who approves
+    runs: ledger-eod reconstruct --apply --approve HASH --as WHO.
+    """
+    from deployments.jobs import ApprovalNeeded, reconstruct_now
+    from ledger_db.balance_names import find_balance_id
+
+    if approve is not None and not (apply and who.strip()):
+        raise typer.BadParameter("goes with --apply and --as WHO", param_hint="--approve")
+    with _ledger().begin() as connection:
+        balance_ids = [find_balance_id(connection, name, currency=currency) for name in balances or []]
+    selection, proposed_by = select, who
+    if approve is not None:
+        with ledger_engine().begin() as connection:
+            proposal = _approved(connection, approve, who)
+            proposed_by, reason = proposal.proposed_by, reason or proposal.reason
+            if not balance_ids and select is ReconstructionSelection.given:
+                if proposal.selection == "requested":
+                    selection = ReconstructionSelection.requested
+                else:
+                    balance_ids = _proposed_balances(connection, proposal)
+    try:
+        report = reconstruct_now(
+            balance_ids=balance_ids or None, select=selection.value, apply=apply, reason=reason,
+            proposed_by=proposed_by, verbose=verbose,
+        )  # fmt: skip
+    except ApprovalNeeded as needed:
+        _show_reconstruction(needed.report, as_json=as_json)
+        display.err().print(display.approval_line(needed.report.reconstruction, approved_others=approve is not None))
+        raise typer.Exit(NEEDS_APPROVAL) from None
+    _show_reconstruction(report, as_json=as_json)
+
+
+def _approved(connection: Connection, figures_hash: str, who: str) -> Reconstruction:
+    """The proposal of this hash, approved; a refusal is kept too."""
+    from ledger_db.approvals import decide, find_proposal
+    from ledger_db.errors import ApprovalRefused
+
+    proposal = find_proposal(connection, figures_hash)
+    decided = decide(connection, proposal, decision="approved", decided_by=who, channel="command line")
+    if decided.decision == "refused":
+        connection.commit()
+        raise ApprovalRefused(decided.remark)
+    return proposal
+
+
+def _proposed_balances(connection: Connection, proposal: Reconstruction) -> list[str]:
+    from ledger_db.reconstructions import results_of
+
+    found = results_of(connection, proposal.reconstruction_id)
+    return [result.balance_id for result in found if result.verdict not in ("agrees", "refused")]
+
+
+def _show_reconstruction(report: Any, *, as_json: bool) -> None:
+    if as_json:
+        display.write_json(display.reconstruction_json(report.reconstruction, report.results))
+        return
+    console = display.out()
+    console.print(display.reconstruction_table(report.results))
+    console.print(display.reconstruction_line(report.reconstruction, report.results))
+
+
+@app.command("corrections")
+def corrections_command(
+    balance: Annotated[
+        str | None, typer.Argument(metavar="[BALANCE]", help="Only this one: an id or an indicator.")
+    ] = None,
+    currency: Annotated[str | None, typer.Option("--currency", help="Which @Name, when there are several.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the corrections that were made, newest first: before, after, cause, reason, who proposed, who approved."""
+    from ledger_db.balance_names import find_balance_id
+    from ledger_db.corrections import list_corrections
+
+    with _ledger().connect() as connection:
+        balance_id = None if balance is None else find_balance_id(connection, balance, currency=currency)
+        found = list_corrections(connection, limit=limit, balance_id=balance_id)
+    if as_json:
+        display.write_json([display.correction_json(each) for each in found])
+    elif found:
+        display.out().print(display.corrections_table(found))
+    else:
+        display.out().print("no corrections")
 
 
 @app.command("declare-opening")

@@ -20,8 +20,11 @@ from rich.text import Text
 from ledger_db.activity import LateTotals
 from ledger_db.books import StoredBalance
 from ledger_db.causes import plain
+from ledger_db.corrections import Correction
 from ledger_db.discrepancies import CauseTotal, Discrepancy
 from ledger_db.history import BalanceAt
+from ledger_db.recalculation import Result
+from ledger_db.reconstructions import Reconstruction
 from ledger_db.runs import Run, RunTotals
 from ledger_db.verifications import Verification
 
@@ -333,3 +336,127 @@ def verification_line(verification: Verification) -> str:
         f"{verification.name}: {what}, {verification.finding_count} discrepancies, {verification.opened_count} new, "
         f"{verification.closed_count} closed; {verification.explained_percent} % of gross volume explained"
     )
+
+
+# Reconstruction -------------------------------------------------------------------------------------------------------
+
+
+def reconstruction_json(reconstruction: Reconstruction, results: list[Result]) -> dict[str, Any]:
+    """A reconstruction and its results; each has the eight fields of the reference system's result."""
+    return {
+        "reconstruction_id": reconstruction.reconstruction_id,
+        "mode": reconstruction.mode,
+        "selection": reconstruction.selection,
+        "status": reconstruction.status,
+        "figures_hash": reconstruction.figures_hash,
+        "approval_reasons": reconstruction.approval_reasons,
+        "proposed_by": reconstruction.proposed_by,
+        "approved_by": reconstruction.approved_by,
+        "results": [
+            {
+                "balance_id": result.balance_id,
+                "currency": result.currency,
+                "verdict": result.verdict,
+                "cause": result.cause,
+                "remark": result.remark,
+                "evidence": dict(result.evidence),
+                **result.as_reference(),
+                "previous_inflight_balance": exact(result.previous.inflight_balance),
+                "recalculated_inflight_balance": exact(result.recalculated.inflight_balance),
+            }
+            for result in results
+        ],
+    }
+
+
+def reconstruction_table(results: list[Result]) -> Group:
+    """What was and what is, largest difference first."""
+    figures = ("was", "is", "inflight was", "inflight is", "gross difference")
+    shown = table("balance", "currency", "verdict", "cause", *figures, "remark", figures=figures, wrapped=("remark",))
+    for result in results:
+        shown.add_row(
+            result.balance_id,
+            result.currency,
+            result.verdict,
+            result.cause or "",
+            figure(result.previous.balance),
+            figure(result.recalculated.balance),
+            figure(result.previous.inflight_balance),
+            figure(result.recalculated.inflight_balance),
+            figure(result.gross_difference),
+            result.remark,
+        )
+    return titled("Balances as stored, and as their postings say, minor units", shown)
+
+
+def reconstruction_line(reconstruction: Reconstruction, results: list[Result]) -> str:
+    """What came of it, and what to do next."""
+    counts = {
+        verdict: sum(result.verdict == verdict for result in results)
+        for verdict in ("agrees", "correct", "corrected", "refused", "stale")
+    }
+    words = {"agrees": "right", "correct": "to correct"}
+    said = ", ".join(f"{count:,} {words.get(verdict, verdict)}" for verdict, count in counts.items() if count)
+    line = f"{reconstruction.name}: {said or 'no balance to reconstruct'}"
+    if reconstruction.mode == "report" and counts["correct"]:
+        line += "; nothing was changed, --apply --reason WHY --as WHO proposes it"
+    return line
+
+
+def approval_line(reconstruction: Reconstruction, *, approved_others: bool) -> str:
+    """What somebody has to do so that a proposal is applied."""
+    begin = "the figures are no longer those that were approved; " if approved_others else ""
+    return (
+        f"{begin}nothing was corrected: it needs the approval of somebody else than "
+        f"{reconstruction.proposed_by or 'its proposer'} ({'; '.join(reconstruction.approval_reasons or [])}):\n"
+        f"ledger-eod reconstruct --apply --approve {str(reconstruction.figures_hash)[:16]} --as WHO"
+    )
+
+
+def correction_json(correction: Correction) -> dict[str, Any]:
+    """A line of the log; amounts as strings in minor units."""
+    return {
+        "correction_id": correction.correction_id,
+        "reconstruction_id": correction.reconstruction_id,
+        "balance_id": correction.balance_id,
+        "currency": correction.currency,
+        "difference": exact(correction.difference),
+        **{f"previous_{name}": exact(amount) for name, amount in correction.previous._asdict().items()},
+        **{f"corrected_{name}": exact(amount) for name, amount in correction.corrected._asdict().items()},
+        "previous_version": correction.previous_version,
+        "corrected_version": correction.corrected_version,
+        "cause": correction.cause,
+        "evidence": dict(correction.evidence),
+        "reason": correction.reason,
+        "proposed_by": correction.proposed_by,
+        "approved_by": correction.approved_by,
+        "figures_hash": correction.figures_hash,
+        "base_run_id": correction.base_run_id,
+        "flow_run_id": correction.flow_run_id,
+        "drifted_since": utc(correction.drifted_since),
+        "corrected_at": utc(correction.corrected_at),
+    }
+
+
+def corrections_table(corrections: list[Correction]) -> Group:
+    """The log for people, newest first."""
+    figures = ("correction", "was", "is", "difference")
+    shown = table(
+        "correction", "balance", "currency", "was", "is", "difference", "cause", "reason", "proposed by", "approved by",
+        "corrected", figures=figures, wrapped=("reason",),
+    )  # fmt: skip
+    for each in corrections:
+        shown.add_row(
+            str(each.correction_id),
+            each.balance_id,
+            each.currency,
+            figure(each.previous.balance),
+            figure(each.corrected.balance),
+            figure(each.difference),
+            each.cause,
+            each.reason,
+            each.proposed_by or "not named",
+            each.approved_by or "below the limits",
+            f"{each.corrected_at:%Y-%m-%d %H:%M}",
+        )
+    return titled("Corrections, newest first, minor units", shown)

@@ -19,7 +19,7 @@ from ledger_db.database import display_url, ledger_engine, normalised, reachable
 from ledger_db.errors import ConfigurationError
 from ledger_db.settings import Settings
 
-EXPECTED_DEPLOYMENTS = 6
+EXPECTED_DEPLOYMENTS = 9
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def settings_table(settings: Settings) -> Group:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = display_url(normalised(value.get_secret_value()))
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {each}" for key, each in value.items()) or "none"
         source = "default"
         if name in settings.model_fields_set:
             source = "environment" if f"LEDGER_{name.upper()}" in os.environ else ".env"

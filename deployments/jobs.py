@@ -87,6 +87,42 @@ def verify_now(
         ).report  # fmt: skip
 
 
+def reconstruct_now(
+    *,
+    balance_ids: list[str] | None,
+    select: Literal["given", "discrepancies", "requested"],
+    apply: bool,
+    reason: str,
+    proposed_by: str,
+    verbose: bool,
+) -> Any:
+    """Reconstruct balances and return what came of it: a ``Reconstructed``.
+
+    Raises:
+        ApprovalNeeded: it would correct something that must be approved first; nothing was corrected.
+        JobFailed: some balances could not be recalculated or corrected; what was corrected stays.
+    """
+    with _flow_run(verbose=verbose):
+        from flows.outcomes import AWAITING_APPROVAL
+        from flows.reconstruct_balances import reconstruct_balances
+
+        state: Any = reconstruct_balances(
+            balance_ids, select, "apply" if apply else "report", reason, proposed_by, return_state=True
+        )
+        result = completed(state)
+    if state.name == AWAITING_APPROVAL:
+        raise ApprovalNeeded(result.report)
+    return result
+
+
+class ApprovalNeeded(Exception):
+    """A proposal that somebody else must approve; ``report`` is the proposal, a ``Reconstructed``."""
+
+    def __init__(self, report: Any) -> None:
+        super().__init__("; ".join(report.reconstruction.approval_reasons or []))
+        self.report = report
+
+
 def completed(state: Any) -> Any:
     """What a flow run returned, or why it had nothing to do.
 

@@ -9,15 +9,25 @@ from prefect import get_client, runtime
 from prefect.client.schemas.objects import FlowRunPolicy, State
 from prefect.states import Completed, Failed
 
-#: Names of completed states: somebody else is at it; it is done already, or there is nothing to do.
+#: Names of completed states: somebody else is at it; it is done already, or there is nothing to do; somebody must
+#: approve what would be done; somebody said no to it.
 AT_WORK = "AtWork"
 NOTHING_TO_DO = "NothingToDo"
+AWAITING_APPROVAL = "AwaitingApproval"
+REJECTED = "Rejected"
 
 
 def name_run(name: str) -> None:
     """Name this flow run anew, once it is known what it is about."""
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(runtime.flow_run.id), name=name)
+
+
+def suspended_before(key: str) -> bool:
+    """Whether this flow run was suspended under this key before, so that an answer to it is there."""
+    with get_client(sync_client=True) as client:
+        policy = client.read_flow_run(UUID(runtime.flow_run.id)).empirical_policy
+    return key in (policy.pause_keys or set())
 
 
 def at_work(message: str) -> State[Any]:

@@ -9,12 +9,16 @@ from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
 from ledger_db.causes import plain
+from ledger_db.recalculation import Result
+from ledger_db.reconstructions import gross_by_currency
 from ledger_db.runs import Run
 from ledger_db.verifications import Verification
 from tasks.closing import Certificate
+from tasks.correcting import Reconstructed
 from tasks.verifying import Report
 
 TABLE_ROWS = 200
+FORM_ROWS = 20
 
 
 def artifact_key(*parts: object) -> str:
@@ -142,6 +146,98 @@ def report_discrepancies(report: Report) -> None:
         description=f"{verification.name}: {verification.balance_count} balances, {verification.finding_count} "
         f"discrepancies, {verification.opened_count} new, {verification.closed_count} closed; "
         f"{verification.explained_percent} % of gross volume explained. Minor units, worst first after the totals.",
+    )
+
+
+def report_reconstruction(report: Reconstructed) -> None:
+    """A table of what was and what is: totals by currency first, then the largest differences, capped; as text."""
+    reconstruction = report.reconstruction
+    totals: list[dict[str, Any]] = [
+        {
+            "balance": f"all {sum(result.currency == currency for result in _differing(report))}",
+            "currency": currency,
+            "gross difference": plain(gross),
+        }
+        for currency, gross in gross_by_currency(_differing(report)).items()
+    ]
+    rows: list[dict[str, Any]] = [
+        {
+            "balance": result.balance_id,
+            "currency": result.currency,
+            "gross difference": plain(result.gross_difference),
+            "verdict": result.verdict,
+            "cause": result.cause or "",
+            "balance was": plain(result.previous.balance),
+            "balance is": plain(result.recalculated.balance),
+            "credit was": plain(result.previous.credit_balance),
+            "credit is": plain(result.recalculated.credit_balance),
+            "debit was": plain(result.previous.debit_balance),
+            "debit is": plain(result.recalculated.debit_balance),
+            "inflight was": plain(result.previous.inflight_balance),
+            "inflight is": plain(result.recalculated.inflight_balance),
+            "remark": result.remark,
+        }
+        for result in report.results[:TABLE_ROWS]
+    ]
+    create_table_artifact(
+        key=artifact_key("reconstruction", reconstruction.selection),
+        table=(totals + rows) or [{"balance": "none"}],
+        description=f"{reconstruction.name}, {reconstruction.mode}: {len(report.results)} balances, "
+        f"{len(report.proposed)} to correct, {len(report.corrections)} corrected. Figures "
+        f"`{reconstruction.figures_hash}`. Minor units, at most {TABLE_ROWS} rows after the totals. *is*: what the "
+        "postings say.",
+    )
+
+
+def _differing(report: Reconstructed) -> list[Result]:
+    return [result for result in report.results if result.verdict in ("correct", "corrected")]
+
+
+def proposal_markdown(report: Reconstructed, *, refused: str = "") -> str:
+    """What somebody is to decide about, as the form shows it."""
+    proposal = report.reconstruction
+    lines = [f"**The last decision did not count:** {refused}", ""] if refused else []
+    lines += [
+        f"**{proposal.name}** would correct **{len(report.proposed)}** stored balances. Proposed by "
+        f"**{proposal.proposed_by or 'nobody named'}**: {proposal.reason}",
+        "",
+        f"It needs an approval: {'; '.join(proposal.approval_reasons or [])}.",
+        "",
+        "| balance | currency | was | is | gross difference | cause |",
+        "|---|---|---:|---:|---:|---|",
+        *(
+            f"| {result.balance_id} | {result.currency} | {plain(result.previous.balance)} | "
+            f"{plain(result.recalculated.balance)} | {plain(result.gross_difference)} | {result.cause} |"
+            for result in report.proposed[:FORM_ROWS]
+        ),
+        *(
+            f"| **all** | {currency} | | | **{plain(gross)}** | |"
+            for currency, gross in gross_by_currency(report.proposed).items()
+        ),
+        "",
+        f"Minor units. All rows are in the artifact `{artifact_key('reconstruction', proposal.selection)}`. "
+        f"Figures `{proposal.figures_hash}`: when they change before you decide, you are asked again.",
+    ]
+    return "\n".join(lines)
+
+
+def announce_reconstruction(report: Reconstructed, outcome: str) -> None:
+    """One event per reconstruction and outcome, for automations."""
+    reconstruction = report.reconstruction
+    emit_event(
+        event=f"ledger-eod.reconstruction.{outcome}",
+        resource={
+            "prefect.resource.id": f"ledger-eod.reconstruction.{reconstruction.reconstruction_id}",
+            "prefect.resource.name": reconstruction.name,
+        },
+        payload={
+            "mode": reconstruction.mode,
+            "selection": reconstruction.selection,
+            "figures_hash": reconstruction.figures_hash,
+            "balance_count": len(report.results),
+            "proposed_count": len(report.proposed),
+            "corrected_count": len(report.corrections),
+        },
     )
 
 

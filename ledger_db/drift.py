@@ -68,7 +68,7 @@ def _with_evidence(connection: Connection, verification: Verification, rows: Seq
     """The differing balances with all that the rules need to know of them. Cost: their histories, by index."""
     if not rows:
         return []
-    suspects = [_suspect(row) for row in rows]
+    suspects = [suspect_of(row) for row in rows]
     if verification.base_run_id is not None:
         base_date = base_date_of(connection, verification)
         based = _based_sums(connection, verification, suspects)
@@ -85,11 +85,13 @@ def _with_evidence(connection: Connection, verification: Verification, rows: Seq
         ]
     else:
         suspects = [replace(suspect, snapshot=None) for suspect in suspects]
-    explanations = _explanations(connection, suspects)
+    explanations = explanations_of(connection, suspects)
     return [replace(suspect, explanations=explanations.get(suspect.balance_id, {})) for suspect in suspects]
 
 
-def _suspect(row: Row[Any]) -> Suspect:
+def suspect_of(row: Row[Any]) -> Suspect:
+    """A compared row of ``compare_stored.sql`` or ``recalculate_balance.sql``, without further evidence."""
+
     def parts(prefix: str) -> Parts:
         return Parts(
             *(
@@ -125,7 +127,8 @@ def _based_sums(connection: Connection, verification: Verification, suspects: Se
     return {row[0]: Parts(*row[1:]) for row in rows}
 
 
-def _explanations(connection: Connection, suspects: Sequence[Suspect]) -> dict[str, dict[str, Explanation]]:
+def explanations_of(connection: Connection, suspects: Sequence[Suspect]) -> dict[str, dict[str, Explanation]]:
+    """The known mistakes that would account for each balance's drift. Cost: their histories, by index."""
     rows = connection.execute(
         statement(connection, "match_explanations"),
         {

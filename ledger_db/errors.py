@@ -103,6 +103,18 @@ class DeclarationRefused(LedgerError):
     """An opening balance that cannot be declared; nothing was stored."""
 
 
+class ReconstructionRefused(LedgerError):
+    """A reconstruction that cannot be done as asked; no balance was touched."""
+
+
+class ApprovalRefused(LedgerError):
+    """Whoever approves may not, or what they approve is not what would be done; nothing was corrected."""
+
+
+class StaleFigures(LedgerError):
+    """The balance row has moved on since it was read: nothing was written."""
+
+
 class BookingRefused(LedgerError):
     """A transaction or balance that would break the books; nothing was recorded."""
 

@@ -391,6 +391,8 @@ opening_balances = Table(
     Column("declared_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("declared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    # what it covers: rows recorded later have to prove themselves again
+    Column("cut", PgSnapshot, nullable=False, server_default=text("pg_current_snapshot()")),
     # compare_stored.sql: the newest declaration of each balance of a range
     Index("ix_opening_balances_balance_key", "balance_key", "opening_balance_id"),
     schema=EOD_SCHEMA,
@@ -440,6 +442,7 @@ discrepancies = Table(
     Column("last_verification_id", BigInteger, nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     Column("closed_verification_id", BigInteger),
+    Column("closed_correction_id", BigInteger),
     # record_findings.sql: a discrepancy that is open is not opened again
     Index(
         "uq_discrepancies_open",
@@ -453,5 +456,131 @@ discrepancies = Table(
     ),
     # record_findings.sql: the open discrepancies of a range of balances
     Index("ix_discrepancies_balance_key", "balance_key", postgresql_where=text("closed_at IS NULL")),
+    schema=EOD_SCHEMA,
+)
+
+#: The amounts of a balance row, in the order of the reference's columns.
+AMOUNTS = (
+    "balance",
+    "credit_balance",
+    "debit_balance",
+    "inflight_balance",
+    "inflight_credit_balance",
+    "inflight_debit_balance",
+)
+
+
+def _amounts(prefix: str) -> list[Column[Any]]:
+    return [Column(f"{prefix}_{name}", Money, nullable=False) for name in AMOUNTS]
+
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("approval_id", BigInteger, Identity(), primary_key=True),
+    Column("figures_hash", String(64), nullable=False),
+    # refused: whoever decided may not, or not any more
+    Column(
+        "decision", Enum("approved", "rejected", "refused", name="approval_decision", schema=EOD_SCHEMA), nullable=False
+    ),
+    Column("decided_by", Text, nullable=False),
+    Column("proposed_by", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("remark", Text, nullable=False),
+    Column("flow_run_id", Text),
+    Column("decided_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    # proposals.find_approval: the approvals of some figures
+    Index("ix_approvals_figures_hash", "figures_hash", "approval_id"),
+    schema=EOD_SCHEMA,
+)
+
+reconstructions = Table(
+    "reconstructions",
+    metadata,
+    Column("reconstruction_id", BigInteger, Identity(), primary_key=True),
+    Column("mode", Enum("report", "apply", name="reconstruction_mode", schema=EOD_SCHEMA), nullable=False),
+    Column("selection", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("proposed_by", Text, nullable=False),
+    Column("flow_run_id", Text),
+    Column(
+        "status",
+        Enum("open", "proposed", "ended", "rejected", "superseded", name="reconstruction_status", schema=EOD_SCHEMA),
+        nullable=False,
+        server_default=text("'open'"),
+    ),
+    Column("base_run_id", BigInteger, ForeignKey(runs.c.run_id)),
+    # Over every difference that is to be corrected: what an approval is about.
+    Column("figures_hash", String(64)),
+    Column("approval_reasons", ARRAY(Text)),
+    # Unique: an approval is good for one reconstruction.
+    Column("approval_id", BigInteger, ForeignKey(approvals.c.approval_id), unique=True),
+    Column("applying_at", DateTime(timezone=True)),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("ended_at", DateTime(timezone=True)),
+    # proposals.find_proposal: the newest proposal of some figures
+    Index("ix_reconstructions_figures_hash", "figures_hash", "reconstruction_id"),
+    # proposals.find_resumable: what an interrupted flow run left
+    Index("ix_reconstructions_flow_run_id", "flow_run_id", "reconstruction_id"),
+    schema=EOD_SCHEMA,
+)
+
+reconstruction_results = Table(
+    "reconstruction_results",
+    metadata,
+    Column(
+        "reconstruction_id",
+        BigInteger,
+        ForeignKey(reconstructions.c.reconstruction_id),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column(
+        "verdict",
+        Enum("agrees", "correct", "corrected", "refused", "stale", name="reconstruction_verdict", schema=EOD_SCHEMA),
+        nullable=False,
+    ),
+    Column("cause", Text),
+    Column("evidence", JSONB, nullable=False),
+    Column("remark", Text, nullable=False),
+    *_amounts("previous"),
+    *_amounts("recalculated"),
+    Column("gross_difference", Money, nullable=False),
+    Column("executed_at", DateTime(timezone=True), nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("correction_id", BigInteger, Identity(), primary_key=True),
+    Column("reconstruction_id", BigInteger, ForeignKey(reconstructions.c.reconstruction_id), nullable=False),
+    Column("balance_key", BigInteger, nullable=False),
+    Column("balance_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("previous_version", BigInteger, nullable=False),
+    *_amounts("previous"),
+    Column("corrected_version", BigInteger, nullable=False),
+    *_amounts("corrected"),
+    Column("cause", Text, nullable=False),
+    Column("evidence", JSONB, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("proposed_by", Text, nullable=False),
+    Column("approved_by", Text),
+    Column("approval_id", BigInteger, ForeignKey(approvals.c.approval_id)),
+    Column("figures_hash", String(64), nullable=False),
+    # The newest certified close at the time, and the orchestrator's run.
+    Column("base_run_id", BigInteger),
+    Column("flow_run_id", Text),
+    # When the stored row was last seen to agree; NULL: not known. Until corrected_at it said something else.
+    Column("drifted_since", DateTime(timezone=True)),
+    Column("corrected_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint("reconstruction_id", "balance_key"),
+    # history.balance_at, daily_balances: the corrections of a balance
+    Index("ix_corrections_balance_key", "balance_key", "corrected_at"),
     schema=EOD_SCHEMA,
 )

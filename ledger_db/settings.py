@@ -7,13 +7,14 @@ working folder, which comes first.
 from __future__ import annotations
 
 from datetime import time
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -51,6 +52,17 @@ class Settings(BaseSettings):
     lock_timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         10, description="longest time to wait for a lock before the batch is tried again"
     )
+    approval_limits: dict[str, Decimal] = Field(
+        default_factory=dict,
+        description='how much may be corrected without an approval, per currency in minor units: {"USD": 5000}; '
+        "a currency that is not there: nothing",
+    )
+    approval_balances: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        10, description="how many balances may be corrected without an approval"
+    )
+    approval_hours: Annotated[int, Field(ge=1, le=8_760)] = Field(
+        24, description="how long a proposed correction waits for its approval, and an approval for its use"
+    )
     data_folder: Path = Field(
         default_factory=lambda: project_folder() / ".ledger-eod",
         description="where the embedded PostgreSQL and the local Prefect server keep their data",
@@ -83,6 +95,14 @@ class Settings(BaseSettings):
             raise ValueError("must be a local time without offset, for instance 17:00")
         return value
 
+    @field_validator("approval_limits")
+    @classmethod
+    def _are_amounts(cls, value: dict[str, Decimal]) -> dict[str, Decimal]:
+        wrong = [currency for currency, limit in value.items() if limit < 0 or limit != limit.to_integral_value()]
+        if wrong:
+            raise ValueError(f"the limit of {wrong[0]} must be a whole number of minor units, zero or more")
+        return value
+
     @property
     def zone(self) -> ZoneInfo:
         """The business calendar's zone."""
@@ -110,3 +130,7 @@ def get_settings() -> Settings:
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationError("; ".join(problems)) from None
+    except SettingsError:  # of all settings only this one is JSON
+        raise ConfigurationError(
+            'LEDGER_APPROVAL_LIMITS: must be a JSON object of minor units by currency, for instance {"USD": 5000}'
+        ) from None

@@ -23,6 +23,7 @@ own AS MATERIALIZED (
         postings.balance_id,
         postings.transaction_key,
         postings.exception,
+        postings.recorded_xid,
         postings.credit,
         postings.debit,
         postings.inflight_credit,
@@ -151,15 +152,28 @@ tried AS (  -- all rows of a mistake together, and each alone
     GROUP BY GROUPING SETS ((balance_id, explanation), (balance_id, explanation, transaction_key))
 ),
 
-unprovable AS (
+opening AS (  -- the newest declaration of a balance counts
+    SELECT DISTINCT ON (balances.balance_id) balances.balance_id, opening_balances.cut
+    FROM ledger_eod.opening_balances
+    JOIN blnk.balances ON balances.id = opening_balances.balance_key
+    WHERE balances.balance_id = ANY(CAST(:balance_ids AS text []))
+    ORDER BY balances.balance_id, opening_balances.opening_balance_id DESC
+),
+
+unprovable AS (  -- what was recorded before an opening balance was declared is in it
     SELECT
-        balance_id,
-        CASE WHEN exception LIKE 'legacy_rate%' THEN 'legacy_rate' ELSE 'not_integral' END AS explanation,
+        own.balance_id,
+        CASE WHEN own.exception LIKE 'legacy_rate%' THEN 'legacy_rate' ELSE 'not_integral' END AS explanation,
         count(*) AS row_count,
-        (array_agg(transaction_id ORDER BY transaction_key))[1:20] AS transaction_ids
+        (array_agg(own.transaction_id ORDER BY own.transaction_key))[1:20] AS transaction_ids
     FROM own
-    WHERE exception LIKE 'legacy_rate%' OR exception = 'amount_not_integral'
-    GROUP BY balance_id, explanation
+    LEFT JOIN opening ON opening.balance_id = own.balance_id
+    WHERE (own.exception LIKE 'legacy_rate%' OR own.exception = 'amount_not_integral')
+        AND (
+            opening.cut IS NULL
+            OR (own.recorded_xid IS NOT NULL AND NOT pg_visible_in_snapshot(own.recorded_xid, opening.cut))
+        )
+    GROUP BY own.balance_id, explanation
 )
 
 SELECT DISTINCT ON (tried.balance_id, tried.explanation)
