@@ -1,7 +1,9 @@
-"""Thirty generated days, closed by the real flow on a real Prefect server: ``make demo``.
+"""Thirty generated days, closed by the real flow on a real Prefect server; then a repair: ``make demo``.
 
 The ledger is loaded in two stages. What the second stage brings for days that are closed by then arrives late, as it
-does in life. Everything is in a database of its own, ``demo``, made anew each time: no other ledger is touched.
+does in life. Then somebody edits a stored balance with SQL: verification finds it and says why, a reconstruction is
+proposed, approved by somebody else, and applied. Everything is in a database of its own, ``demo``, made anew each time:
+no other ledger is touched.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from deployments.jobs import completed, showing_progress, spare_the_terminal
 from deployments.server import orchestrator
 from ledger_db import embedded
 from ledger_db.activity import LateArrival
+from ledger_db.approvals import decide, find_proposal
 from ledger_db.database import dispose_engines, ledger_engine
 from ledger_db.generator import GeneratorSpec, analyze, generate_balances, load_transactions
 from ledger_db.history import BalanceAt, balance_at
@@ -37,7 +40,7 @@ TRANSACTIONS = 100_000
 
 
 def demo() -> None:
-    """Load, close, load the rest, close the rest, and show what came out."""
+    """Load, close, load the rest, close the rest, show what came out; then break a balance and repair it."""
     began = time.monotonic()
     console = display.out()
     settings = get_settings()
@@ -64,8 +67,10 @@ def demo() -> None:
                     result = completed(end_of_day(since=first_date, until=close_until, return_state=True))
                 assert isinstance(result, EndOfDay)  # noqa: S101 - a fresh ledger has dates to close
                 certificates += result.certificates
-    _show_runs(console, certificates, timings)
-    _show_late_entry(console, engine, certificates)
+            _show_runs(console, certificates, timings)
+            _show_late_entry(console, engine, certificates)
+            status.update("somebody edits a stored balance")
+            _repair(console, engine)
     _show_where(console, settings, time.monotonic() - began)
 
 
@@ -178,6 +183,62 @@ def _largest_late_arrival(certificates: list[Any]) -> tuple[date, LateArrival]:
     return max(
         arrivals, key=lambda found: (-found[1].posting_count, abs(found[1].credit_balance - found[1].debit_balance))
     )
+
+
+#: By hand, on a Friday, in the wrong window.
+EDIT = "UPDATE blnk.balances SET credit_balance = credit_balance + 50000, balance = balance + 50000 WHERE balance_id ="
+
+
+def _repair(console: Console, engine: Engine) -> None:
+    """A stored balance is edited behind the ledger's back, found, explained, approved, corrected and proved again."""
+    from prefect import tags
+
+    from flows.reconstruct_balances import reconstruct_balances
+    from flows.verify_balances import verify_balances
+
+    with engine.begin() as connection:
+        balance_id = connection.scalar(
+            text("SELECT balance_id FROM blnk.balances WHERE indicator IS NULL ORDER BY balance DESC LIMIT 1")
+        )
+        connection.execute(text(f"{EDIT} :balance_id"), {"balance_id": balance_id})
+    console.print()
+    console.print(f"$ psql -c \"{EDIT} '{balance_id}'\"")
+    with tags(DATABASE):
+        found = completed(verify_balances("since-close", return_state=True)).report
+    console.print()
+    console.print(f"$ ledger-eod verify\n{display.verification_line(found.verification)}")
+    console.print(display.discrepancies_table(found.discrepancies))
+
+    def reconstruct() -> Any:
+        with tags(DATABASE):
+            return completed(
+                reconstruct_balances(
+                    select="discrepancies", mode="apply", reason="edited by hand, no posting says so",
+                    proposed_by="Ada", return_state=True,
+                )
+            )  # fmt: skip
+
+    proposal = reconstruct().report
+    console.print()
+    console.print(
+        '$ ledger-eod reconstruct --select discrepancies --apply --reason "edited by hand, no posting says so" --as Ada'
+    )
+    console.print(display.reconstruction_table(proposal.results))
+    console.print(display.approval_line(proposal.reconstruction, approved_others=False))
+    figures_hash = str(proposal.reconstruction.figures_hash)
+    with engine.begin() as connection:
+        decide(
+            connection, find_proposal(connection, figures_hash), decision="approved", decided_by="Grace",
+            channel="command line",
+        )  # fmt: skip
+    corrected = reconstruct()
+    console.print()
+    console.print(f"$ ledger-eod reconstruct --apply --approve {figures_hash[:16]} --as Grace")
+    console.print(display.reconstruction_line(corrected.reconstruction, corrected.results))
+    console.print(display.corrections_table(corrected.corrections))
+    with tags(DATABASE):
+        clean = completed(verify_balances("since-close", return_state=True)).report
+    console.print(f"$ ledger-eod verify\n{display.verification_line(clean.verification)}")
 
 
 def _show_where(console: Console, settings: Settings, seconds: float) -> None:

@@ -133,6 +133,7 @@ def balance_at_json(answer: BalanceAt) -> dict[str, Any]:
         "timestamp": utc(answer.at),
         "known_at": None if known is None else {"run_id": known.run_id, "business_date": str(known.business_date)},
         "from_source": answer.from_source,
+        "correction_ids": list(answer.correction_ids),
     }
 
 
@@ -145,6 +146,9 @@ def balance_at_table(answer: BalanceAt) -> Group:
         proof = "no certified close before it: summed from the first posting"
     else:
         proof = f"from the {answer.anchor.name}"
+    if answer.correction_ids:
+        numbers = ", ".join(str(number) for number in answer.correction_ids)
+        proof += f"; the stored row said something else at that time, which correction {numbers} ended"
     shown = table(answer.currency, "balance", "credits", "debits", figures=("balance", "credits", "debits"))
     shown.add_row("posted", figure(answer.balance), figure(answer.credit_balance), figure(answer.debit_balance))
     shown.add_row(

@@ -16,7 +16,11 @@ from ledger_db.sql import statement
 
 @dataclass(frozen=True)
 class BalanceAt:
-    """A balance at an instant; minor units, ``balance = credit - debit``."""
+    """A balance at an instant; minor units, ``balance = credit - debit``.
+
+    ``correction_ids``: the corrections that ended a drift of the stored row which lasted at the instant. The figures
+    are sums of postings and never had it.
+    """
 
     balance_id: str
     currency: str
@@ -28,6 +32,7 @@ class BalanceAt:
     debit_balance: int
     inflight_credit_balance: int
     inflight_debit_balance: int
+    correction_ids: tuple[int, ...] = ()
 
     @property
     def balance(self) -> int:
@@ -71,7 +76,13 @@ def _balance_at(
     connection: Connection, balance_id: str, instant: datetime, known_at: int | None, from_source: bool
 ) -> BalanceAt:
     subject = connection.execute(
-        text("SELECT id, currency FROM blnk.balances WHERE balance_id = :balance_id"), {"balance_id": balance_id}
+        text(
+            "SELECT id, currency, ARRAY(SELECT correction_id FROM ledger_eod.corrections "
+            "WHERE balance_key = balances.id AND corrected_at > :instant "
+            "AND COALESCE(drifted_since, '-infinity') <= :instant ORDER BY correction_id) AS correction_ids "
+            "FROM blnk.balances WHERE balance_id = :balance_id"
+        ),
+        {"balance_id": balance_id, "instant": instant},
     ).one_or_none()
     if subject is None:
         raise UnknownBalance(f"there is no balance {balance_id}; ledger-eod balances lists them")
@@ -111,15 +122,11 @@ def _balance_at(
                 "extra_run_id": known.run_id if known is not None and known.kind == "interim" else None,
             },
         ).one()
+    credit, debit, inflight_credit, inflight_debit = (whole(amount) for amount in row)
     return BalanceAt(
-        balance_id,
-        subject.currency,
-        instant,
-        known,
-        from_source,
-        anchor,
-        *(whole(amount) for amount in row),
-    )
+        balance_id, subject.currency, instant, known, from_source, anchor, credit, debit, inflight_credit,
+        inflight_debit, tuple(subject.correction_ids),
+    )  # fmt: skip
 
 
 def _require_tellable(connection: Connection, run: Run) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from ledger_db.errors import ApprovalRefused, ReconstructionRefused
+from ledger_db.history import balance_at
 from ledger_db.opening_balances import declare_opening_balance
 from tests.repairs import (
     APPROVER,
@@ -166,6 +168,24 @@ def test_balance_that_does_not_exist_is_refused_before_anything_is_done(books: B
         propose(books, "wallet", "nobody")
     with pytest.raises(ReconstructionRefused, match="no balance is given"):
         propose(books)
+
+
+def test_history_says_that_the_stored_row_said_something_else(books: Books) -> None:
+    a_day(books)
+    verify(books, "since-close")
+    tamper(books, "wallet", "credit_balance", 500)
+    tamper(books, "wallet", "balance", 500)
+    while_it_drifted = datetime.now(UTC)
+    with books.engine.connect() as connection:
+        before = balance_at(connection, "bln_wallet", while_it_drifted)
+    reconstruct(books, "wallet")
+    with books.engine.connect() as connection:
+        after = balance_at(connection, "bln_wallet", while_it_drifted)
+        earlier = balance_at(connection, "bln_wallet", instant("2026-02-01"))
+        later = balance_at(connection, "bln_wallet", datetime.now(UTC))
+    assert [before.balance, after.balance] == [9200, 9200], "it always told the postings"
+    assert (before.correction_ids, after.correction_ids) == ((), (log(books)[0].correction_id,))
+    assert (earlier.correction_ids, later.correction_ids) == ((), ())
 
 
 # What may not be corrected --------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ def test_balance_at_has_the_reference_fields_and_amounts_as_strings(
         "timestamp": "2026-01-07T00:00:00Z",
         "known_at": None,
         "from_source": False,
+        "correction_ids": [],
     }
 
 
