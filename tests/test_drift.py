@@ -26,7 +26,7 @@ from tests.conftest import _database
 from tests.support import Books
 from tests.test_consistency import EUR, USD, Writers
 from tests.test_history import CURRENCIES, History, nights, play
-from tests.verdicts import causes, verify
+from tests.verdicts import verify
 
 #: How often the books are swept under four writers; a thousand times: EOD_SWEEPS=1000.
 SWEEPS = int(os.environ.get("EOD_SWEEPS", "200"))
@@ -118,48 +118,6 @@ def test_verify_finds_exactly_the_stored_rows_that_were_tampered_with(
                 assert each.difference == "|".join(str(changes.get(column, 0)) for column in PARTS)
         assert books.rows("SELECT * FROM blnk.transactions ORDER BY id") == transactions
         assert books.stored_rows() == stored
-
-
-def test_all_causes_at_once_among_many_healthy_balances(books: Books) -> None:
-    """A thousand balances with their histories; EOD_HEALTHY=10000 for ten thousand."""
-    count = int(os.environ.get("EOD_HEALTHY", "1000"))
-    rows = [f"2026-01-29 09:00  @world  h{n}  {1 + n % 97}.00 USD  APPLIED  -  -" for n in range(count)]
-    rows += [
-        "2026-01-29 09:00  wallet  shop   9.00 USD  INFLIGHT  hold    -",
-        "2026-01-29 09:01  wallet  shop  12.00 USD  APPLIED   whole   hold",
-        "2026-01-29 09:00  payer   shut   7.00 USD  REJECTED  asked   -",
-        "2026-01-29 09:01  payer   shut   7.00 USD  APPLIED   commit  asked",
-        "2026-01-29 09:00  giver  taker   7.00 USD  INFLIGHT  astray  -",
-        "2026-01-29 09:01  giver  other   7.00 USD  APPLIED   strayed  astray",
-        "2026-01-29 09:02  @world  purse  1.00 EUR  APPLIED   euros   -",
-    ]
-    books.post("\n".join(["recorded  source  destination  amount  status  reference  parent", *rows]))
-    crossing = books.insert(
-        source="bln_payer", destination="bln_purse", currency="USD", created_at="2026-01-29 10:00", precise_amount=100
-    )
-    books.execute("ALTER TABLE blnk.transactions DROP CONSTRAINT uq_transactions_reference")
-    twin: dict[str, Any] = {
-        "source": "bln_h1", "destination": "bln_h2", "currency": "USD", "created_at": "2026-01-29 10:00",
-        "precise_amount": 40, "reference": "invoice",
-    }  # fmt: skip
-    books.insert(**twin, transaction_id="txn_one")
-    books.insert(**twin, transaction_id="txn_two", stored_too=False)
-    books.insert(source="bln_h3", destination="bln_h4", currency="USD", created_at="2026-01-29 10:00", amount="1.50")
-    books.execute("UPDATE blnk.balances SET credit_balance = credit_balance - 148.5 WHERE balance_id = 'bln_h4'")
-    books.close_day("2026-01-29", batch_size=5_000)
-    books.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 5 WHERE balance_id = 'bln_h7'")
-    books.execute("UPDATE blnk.balances SET balance = balance + 5 WHERE balance_id = 'bln_h8'")
-    expected = {
-        ("tampered_stored_row", "bln_h7"), ("balance_not_credit_minus_debit", "bln_h8"), ("over_commit", "txn_hold"),
-        ("over_commit", "bln_wallet"), ("over_commit", "bln_shop"), ("orphan_commit", "txn_commit"),
-        ("cross_currency", crossing), ("negative_inflight", "bln_other"), ("duplicate_reference", "txn_two"),
-        ("duplicate_reference", "bln_h1"), ("duplicate_reference", "bln_h2"), ("wrong_scale", "bln_h4"),
-    }  # fmt: skip
-    for scope in ("since-close", "from-genesis"):
-        sweep = verify(books, scope, batch_size=500)
-        assert causes(sweep.found) == expected
-        assert sweep.verification.balance_count == count + 10
-    assert verify(books, "checksums").findings == []
 
 
 def test_the_newest_close_is_to_be_verified_once(books: Books) -> None:
