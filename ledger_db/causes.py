@@ -239,10 +239,18 @@ def _wrong_scale(suspect: Suspect) -> Verdict:
     return None if found is None else ("wrong_scale", "declare_unprovable", _transactions(found))
 
 
+def action_on(cause: str) -> Action:
+    """What to do about a transaction that no ledger should hold: nothing that a rewrite of a balance row could mend.
+
+    An early commit's hold is to come or to be refused yet, and before that there is nothing to settle or to release.
+    """
+    return "wait" if cause == "early_commit" else "investigate"
+
+
 def _explained_by(cause: str) -> Callable[[Suspect], Verdict]:
     def rule(suspect: Suspect) -> Verdict:
         found = None if _agrees(suspect) else suspect.explanations.get(cause)
-        return None if found is None else (cause, "investigate", _transactions(found))
+        return None if found is None else (cause, action_on(cause), _transactions(found))
 
     return rule
 
@@ -269,6 +277,7 @@ RULES: Final[tuple[Callable[[Suspect], Verdict], ...]] = (
     _negative_inflight,
     _legacy_rate,
     _wrong_scale,
+    _explained_by("early_commit"),  # taken off other holds through a queued one that is not carried out yet
     _explained_by("orphan_commit"),  # taken off a hold through a parent that holds nothing
     _explained_by("over_commit"),  # the stored hold stopped at zero, the postings went below
     _explained_by("duplicate_reference"),  # recorded twice, applied once

@@ -18,10 +18,11 @@ from ledger_db.verifications import Scope, Verification
 PARTS: Final = ("credit_balance", "debit_balance", "inflight_credit_balance", "inflight_debit_balance")
 
 #: Which open discrepancies a scope would see if they were still there. Since the close a stored row that agrees with
-#: the close's snapshot is right; only the raw rows from the first one on can say that the snapshot is not.
+#: the close's snapshot is right; only the raw rows from the first one on can say that the snapshot is not. Of
+#: transactions it looks at the newest, and an early commit is always one of those.
 SEEN_BY: Final[dict[Scope, str]] = {
-    "since-close": "known.balance_key IS NOT NULL AND known.business_date IS NULL "
-    "AND known.cause <> 'row_edited_or_removed'",
+    "since-close": "(known.balance_key IS NOT NULL OR (known.cause = 'early_commit' AND :unrestricted)) "
+    "AND known.business_date IS NULL AND known.cause <> 'row_edited_or_removed'",
     "from-genesis": "(known.balance_key IS NOT NULL OR (known.transaction_key IS NOT NULL AND :unrestricted)) "
     "AND known.business_date IS NULL",
     "checksums": "known.business_date IS NOT NULL",

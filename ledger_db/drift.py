@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from ledger_db.causes import EXACT, NO_PARTS, Action, Explanation, Finding, Parts, Suspect, judge, plain
+from ledger_db.causes import EXACT, NO_PARTS, Explanation, Finding, Parts, Suspect, action_on, judge, plain
 from ledger_db.errors import VerificationNotOpen
 from ledger_db.snapshots import KeyRange
 from ledger_db.sql import statement
@@ -85,7 +85,8 @@ def _with_evidence(connection: Connection, verification: Verification, rows: Seq
         ]
     else:
         suspects = [replace(suspect, snapshot=None) for suspect in suspects]
-    explanations = explanations_of(connection, suspects)
+    base_cut = cut_of(connection, verification.base_run_id, "base")["base_cut"]
+    explanations = explanations_of(connection, suspects, base_cut)
     return [replace(suspect, explanations=explanations.get(suspect.balance_id, {})) for suspect in suspects]
 
 
@@ -127,8 +128,13 @@ def _based_sums(connection: Connection, verification: Verification, suspects: Se
     return {row[0]: Parts(*row[1:]) for row in rows}
 
 
-def explanations_of(connection: Connection, suspects: Sequence[Suspect]) -> dict[str, dict[str, Explanation]]:
-    """The known mistakes that would account for each balance's drift. Cost: their histories, by index."""
+def explanations_of(
+    connection: Connection, suspects: Sequence[Suspect], base_cut: str | None
+) -> dict[str, dict[str, Explanation]]:
+    """The known mistakes that would account for each balance's drift. Cost: their histories, by index.
+
+    ``base_cut``: the newest close's; a queued hold that was recorded since may still come.
+    """
     rows = connection.execute(
         statement(connection, "match_explanations"),
         {
@@ -137,6 +143,7 @@ def explanations_of(connection: Connection, suspects: Sequence[Suspect]) -> dict
             "debits": [suspect.drift.debit for suspect in suspects],
             "inflight_credits": [suspect.drift.inflight_credit for suspect in suspects],
             "inflight_debits": [suspect.drift.inflight_debit for suspect in suspects],
+            "base_cut": base_cut,
         },
     )
     found: dict[str, dict[str, Explanation]] = {}
@@ -145,12 +152,9 @@ def explanations_of(connection: Connection, suspects: Sequence[Suspect]) -> dict
     return found
 
 
-#: What to do about a transaction that no ledger should hold: nothing that a rewrite of a balance row could mend.
-TRANSACTION_ACTION: Action = "investigate"
-
-
 def check_transactions(connection: Connection, verification_id: int) -> list[Finding]:
-    """Transactions that no ledger should hold: orphan commits, over-commits, duplicates, two currencies.
+    """Transactions that no ledger should hold: orphan and early commits, over-commits, duplicates, two
+    currencies.
 
     Looks at those that no finished verification has looked at yet; from genesis at all. A restricted verification is
     about balances and looks at none. Reads only.
@@ -164,12 +168,13 @@ def check_transactions(connection: Connection, verification_id: int) -> list[Fin
         {
             "cut": verification.cut,
             "reference_is_unique": _reference_is_unique(connection),
+            "base_cut": cut_of(connection, verification.base_run_id, "base")["base_cut"],
             **cut_of(connection, verification.checked_run_id, "from"),
         },
     )
     return [
         Finding(
-            row.cause, TRANSACTION_ACTION, transaction_key=row.transaction_key,
+            row.cause, action_on(row.cause), transaction_key=row.transaction_key,
             difference=f"{plain(row.stored)}|{plain(row.proven)}",
             gross_difference=EXACT.subtract(row.stored, row.proven),
             evidence={

@@ -62,6 +62,14 @@ def planted(books: Books) -> dict[Scope, Counter[tuple[str, str, str]]]:
         2026-01-30 09:01  queuer   queued       7.00 USD   INFLIGHT  queue_q    queue
         2026-01-30 09:02  queuer   queued       7.00 USD   APPLIED   through    queue
     """)
+    books.insert(
+        source=books.open("sooner"), destination=books.open("awaited"), currency="USD", created_at="2026-01-30 09:00",
+        precise_amount=700, status="QUEUED", reference="pending", meta_data='{"inflight": true}',
+    )  # fmt: skip
+    books.post("""
+        recorded          source   destination  amount     status    reference  parent
+        2026-01-30 09:01  sooner   awaited      7.00 USD   APPLIED   ahead      pending
+    """)
     first, second = (
         name for (name,) in books.rows("SELECT balance_id FROM blnk.balances WHERE id IN (7, 8) ORDER BY id")
     )
@@ -75,6 +83,7 @@ def planted(books: Books) -> dict[Scope, Counter[tuple[str, str, str]]]:
         ("unexplained", "investigate", "bln_lost"),
     ]
     both += [("legacy_rate", "declare_unprovable", f"bln_{name}") for name in ("sold", "bought")]
+    both += [("early_commit", "wait", subject) for subject in ("txn_ahead", "bln_awaited")]
     both += [
         (cause, "investigate", subject)
         for cause, subjects in {
@@ -131,6 +140,7 @@ def damage(books: Books, first: str, second: str) -> None:
         ("balance = balance + 5", second),
         ("debit_balance = debit_balance + 5, balance = balance - 5", "bln_lost"),
         ("inflight_credit_balance = -700, inflight_balance = -700", "bln_asked"),
+        ("inflight_credit_balance = -700, inflight_balance = -700", "bln_awaited"),
         ("inflight_credit_balance = 0, inflight_balance = 0", "bln_queued"),
         ("inflight_credit_balance = 0, inflight_balance = 0", "bln_payee"),
     ):

@@ -195,6 +195,65 @@ def test_an_orphan_commit(healthy: Books, scope: Scope, parent_status: str) -> N
     assert by_subject["bln_shop"].evidence["transaction_ids"] == ["txn_commit"]
 
 
+def settle_early(books: Books, status: str = "APPLIED") -> None:
+    """A hold is asked for, and committed or voided through its queued row before the queue has carried it out."""
+    books.insert(
+        source="bln_wallet", destination="bln_shop", currency="USD", created_at=naive("2026-01-31 12:00"),
+        precise_amount=Decimal(700), status="QUEUED", reference="asked", meta_data='{"inflight": true}',
+    )  # fmt: skip
+    books.post(f"""
+        recorded          source  destination  amount     status    reference  parent
+        2026-01-31 12:01  wallet  shop         7.00 USD   {status}  settling   asked
+    """)
+    books.execute(  # what the application does: it takes the amount off whatever else is on hold
+        "UPDATE blnk.balances SET inflight_credit_balance = inflight_credit_balance - 700, "
+        "inflight_balance = inflight_balance - 700 WHERE balance_id = 'bln_shop'"
+    )
+
+
+SETTLED_THROUGH_THE_QUEUE = {("txn_settling", "investigate"), ("bln_shop", "investigate")}
+
+
+@pytest.mark.parametrize("scope", BOTH)
+@pytest.mark.parametrize("status", ["APPLIED", "VOID"])
+@pytest.mark.parametrize("outcome", ["INFLIGHT", "REJECTED"])
+def test_an_early_commit_waits_for_the_queue_and_is_an_orphan_then(
+    healthy: Books, scope: Scope, status: str, outcome: str
+) -> None:
+    settle_early(healthy, status)
+    waiting = verify(healthy, scope).found
+    assert {(each.cause, each.action) for each in waiting} == {("early_commit", "wait")}
+    assert causes(waiting) == {("early_commit", "txn_settling"), ("early_commit", "bln_shop")}
+    assert findings_by_name(waiting)["txn_settling"].evidence["transaction_ids"] == ["txn_settling", "txn_asked"]
+    healthy.post(f"""
+        recorded          source  destination  amount     status     reference  parent
+        2026-01-31 12:02  wallet  shop         7.00 USD   {outcome}  asked_q    asked
+    """)
+    carried_out = verify(healthy, scope)
+    assert {each.cause for each in carried_out.found} == {"orphan_commit"}
+    assert {(each.subject, each.action) for each in carried_out.found} == SETTLED_THROUGH_THE_QUEUE
+    assert carried_out.verification.closed_count == 2
+    assert {each.difference for each in carried_out.found} == {each.difference for each in waiting}
+
+
+@pytest.mark.parametrize("scope", BOTH)
+def test_an_early_commit_is_an_orphan_once_a_close_has_passed(healthy: Books, scope: Scope) -> None:
+    settle_early(healthy)
+    verify(healthy, "since-close")
+    healthy.close_day("2026-01-31")
+    found = verify(healthy, scope)
+    assert {(each.subject, each.action) for each in found.found} == SETTLED_THROUGH_THE_QUEUE
+    assert found.verification.closed_count == 2
+
+
+def test_without_a_close_nobody_says_how_long_to_wait(books: Books) -> None:
+    for name in ("wallet", "shop"):
+        books.open(name)
+    settle_early(books)
+    found = verify(books, "from-genesis").found
+    assert {(each.subject, each.action) for each in found} == SETTLED_THROUGH_THE_QUEUE
+
+
 def test_a_queued_row_carried_out_in_parts_is_no_orphan_and_one_carried_out_twice_is(healthy: Books) -> None:
     healthy.post("""
         recorded          source  destination  amount     status   reference  parent

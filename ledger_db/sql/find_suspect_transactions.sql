@@ -1,5 +1,6 @@
 -- Transactions that no ledger should hold, whatever the stored rows say of them.
 -- cut: the verification's. from_closes_at, from_cut: rows in this cut were looked at before; '-infinity' and NULL: none.
+-- base_cut: the base close's; a commit that names a queued hold recorded since may only be early, NULL: none is.
 -- reference_is_unique: a unique index rules duplicates out. Minor units. Returns cause, transaction_key, currency,
 -- stored (what should not be there), proven (what may be), transaction_ids (at most 20).
 -- Read-only. Cost: what was recorded since from_cut or is effective after from_closes_at, and those rows' relatives.
@@ -45,6 +46,9 @@ parents AS (
         parent.id AS parent_key,
         parent.transaction_id AS parent_id,
         parent.status,
+        COALESCE(parent.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- as the application marks it
+        parent.recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
+            AND NOT pg_visible_in_snapshot(parent.recorded_xid, CAST(:base_cut AS pg_snapshot)) AS is_recent,
         COALESCE(parent.precise_amount, parent.amount * COALESCE(parent.precision, 1)) AS amount
     FROM blnk.transactions AS parent
     WHERE parent.transaction_id IN (
@@ -58,6 +62,8 @@ families AS (  -- every child of those parents, old ones too
         parents.parent_key,
         parents.parent_id,
         parents.status AS parent_status,
+        parents.is_to_hold,
+        parents.is_recent,
         parents.amount AS parent_amount,
         child.id AS child_key,
         child.transaction_id AS child_id,
@@ -66,7 +72,7 @@ families AS (  -- every child of those parents, old ones too
         COALESCE(child.precise_amount, child.amount * COALESCE(child.precision, 1)) AS amount
     FROM parents
     JOIN blnk.transactions AS child ON child.parent_transaction = parents.parent_id
-    WHERE child.status IN ('APPLIED', 'VOID', 'INFLIGHT')
+    WHERE child.status IN ('APPLIED', 'VOID', 'INFLIGHT', 'REJECTED')
 ),
 
 family_totals AS (
@@ -77,6 +83,7 @@ family_totals AS (
         parent_amount,
         max(currency) AS currency,
         bool_or(status = 'INFLIGHT') AS has_hold,
+        bool_or(status IN ('INFLIGHT', 'REJECTED')) AS is_carried_out,
         COALESCE(sum(amount) FILTER (WHERE status IN ('APPLIED', 'VOID')), 0) AS settled_amount,
         (array_agg(child_id ORDER BY child_key) FILTER (WHERE status IN ('APPLIED', 'VOID')))[1:20] AS settling_ids
     FROM families
@@ -96,10 +103,12 @@ over_commits AS (
 ),
 
 orphan_commits AS (
-    -- A queued row is carried out by its applied copies, up to its amount. What settles it although it has a hold of its
-    -- own, or beyond its amount, or settles a rejected row, names a parent that holds nothing.
+    -- A queued row is carried out by its applied copies, up to its amount. What settles it although it is to hold, has a
+    -- hold of its own, or beyond its amount, or settles a rejected row, names a parent that holds nothing. It is early
+    -- while the queue may still carry the hold out.
     SELECT
-        'orphan_commit' AS cause,
+        CASE WHEN families.parent_status = 'QUEUED' AND families.is_to_hold AND families.is_recent
+            AND NOT family_totals.is_carried_out THEN 'early_commit' ELSE 'orphan_commit' END AS cause,
         families.child_key AS transaction_key,
         families.currency,
         families.amount AS stored,
@@ -112,7 +121,12 @@ orphan_commits AS (
             families.parent_status = 'REJECTED'
             OR (
                 families.parent_status = 'QUEUED'
-                AND (family_totals.has_hold OR family_totals.settled_amount > family_totals.parent_amount)
+                AND (
+                    families.is_to_hold
+                    OR families.status = 'VOID'
+                    OR family_totals.has_hold
+                    OR family_totals.settled_amount > family_totals.parent_amount
+                )
             )
         )
 ),

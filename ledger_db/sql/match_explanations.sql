@@ -1,6 +1,6 @@
 -- What known mistakes would have done to the stored rows of some balances, where that is exactly their drift.
 -- balance_ids, and as parallel arrays credits, debits, inflight_credits, inflight_debits: stored minus proven.
--- Minor units. Each mistake is tried for all of a balance's rows that could have met it, and for each of them alone.
+-- base_cut: the base close's cut, NULL without one. Minor units. Each mistake is tried for all of a balance's rows that could have met it, and for each of them alone.
 -- Returns balance_id, explanation, row_count, transaction_ids (at most 20); legacy_rate, not_integral and
 -- over_committed_hold whatever the drift: they say what the balance has. Read-only. Cost: these balances' histories, by index.
 WITH
@@ -58,10 +58,22 @@ unscaled AS (  -- an amount taken for minor units although it is in major ones, 
     WHERE precise_amount IS NULL AND amount <> minor_amount
 ),
 
-orphans AS (  -- taken off a hold by the application, while the row that names the hold is not there
+orphans AS (  -- taken off a hold by the application, while the row that it names holds nothing, or nothing yet
     SELECT
         own.balance_id,
-        'orphan_commit' AS explanation,
+        CASE
+            WHEN parent.status = 'QUEUED'
+                AND parent.meta_data ->> 'inflight' = 'true'
+                AND parent.recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
+                AND NOT pg_visible_in_snapshot(parent.recorded_xid, CAST(:base_cut AS pg_snapshot))
+                AND NOT EXISTS (
+                    SELECT
+                    FROM blnk.transactions AS copy
+                    WHERE copy.parent_transaction = parent.transaction_id AND copy.status IN ('INFLIGHT', 'REJECTED')
+                )
+                THEN 'early_commit'
+            ELSE 'orphan_commit'
+        END AS explanation,
         own.transaction_key,
         own.transaction_id,
         0 AS credit,
