@@ -12,6 +12,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from ledger_db.causes import Finding, plain
+from ledger_db.restored_copy import system_identifier
+from ledger_db.row_checksums import closes_to_check
 from ledger_db.sql import statement
 from ledger_db.verifications import Scope, Verification
 
@@ -19,13 +21,19 @@ PARTS: Final = ("credit_balance", "debit_balance", "inflight_credit_balance", "i
 
 #: Which open discrepancies a scope would see if they were still there. Since the close a stored row that agrees with
 #: the close's snapshot is right; only the raw rows from the first one on can say that the snapshot is not. Of
-#: transactions it looks at the newest, and an early commit is always one of those.
+#: transactions it looks at the newest, and an early commit is always one of those. What was said of closes is seen only
+#: where their cuts can still be told: not in a copy restored into another cluster.
 SEEN_BY: Final[dict[Scope, str]] = {
     "since-close": "(known.balance_key IS NOT NULL OR (known.cause = 'early_commit' AND :unrestricted)) "
     "AND known.business_date IS NULL AND known.cause <> 'row_edited_or_removed'",
     "from-genesis": "(known.balance_key IS NOT NULL OR (known.transaction_key IS NOT NULL AND :unrestricted)) "
-    "AND known.business_date IS NULL",
-    "checksums": "known.business_date IS NOT NULL",
+    "AND known.business_date IS NULL AND (known.cause <> 'row_edited_or_removed' OR EXISTS ("
+    "SELECT FROM ledger_eod.verifications AS seen "
+    "JOIN ledger_eod.runs AS seen_base ON seen_base.run_id = seen.base_run_id "
+    "JOIN ledger_eod.runs AS base ON base.genesis_run_id = seen_base.genesis_run_id "
+    "WHERE seen.verification_id = known.last_verification_id AND base.run_id = :base_run_id))",
+    "checksums": "known.business_date IS NOT NULL "
+    "AND CAST(known.evidence ->> 'run_id' AS bigint) = ANY(CAST(:checked_run_ids AS bigint []))",
 }
 
 
@@ -129,6 +137,8 @@ def close_unseen(connection: Connection, verification: Verification) -> int:
         {
             "verification_id": verification.verification_id,
             "unrestricted": not verification.is_restricted,
+            "base_run_id": verification.base_run_id,
+            "checked_run_ids": closes_to_check(connection, system_identifier(connection)),
             **verification.restriction,
         },
     ).rowcount

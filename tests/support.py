@@ -288,3 +288,10 @@ class Books:
                 write_snapshot_batch(connection, run.run_id, keys)
         with self.engine.begin() as connection:
             return certify_run(connection, run.run_id)
+
+
+def unguarded(books: Books, table: str, statement: str) -> None:
+    """A change by somebody who may switch triggers off."""
+    books.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+    assert books.execute(statement) == 1
+    books.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")

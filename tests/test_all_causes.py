@@ -13,8 +13,7 @@ import pytest
 
 from ledger_db.generator import GeneratorSpec, analyze, generate
 from ledger_db.verifications import Scope
-from tests.support import Books
-from tests.test_causes import unguarded
+from tests.support import Books, unguarded
 from tests.verdicts import verify
 
 #: How many balances have nothing wrong with them but what is planted on two of them.

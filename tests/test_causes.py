@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from ledger_db.books import create_balance, create_ledger
 from ledger_db.discrepancies import list_discrepancies
 from ledger_db.errors import DeclarationRefused, NothingToVerify
 from ledger_db.opening_balances import declare_opening_balance
 from ledger_db.verifications import Scope
-from tests.support import Books, Ledger, instant
+from tests.support import Books, Ledger, instant, unguarded
 from tests.verdicts import causes, findings_by_name, verify
 
 
@@ -351,13 +352,6 @@ def test_a_self_transfer_and_lineage_shadows_are_no_drift(healthy: Books) -> Non
 # Rows edited or removed -----------------------------------------------------------------------------------------------
 
 
-def unguarded(books: Books, table: str, statement: str) -> None:
-    """A change by somebody who may switch triggers off."""
-    books.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-    assert books.execute(statement) == 1
-    books.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
-
-
 def test_a_deleted_transaction_is_named_by_date_and_balance(healthy: Books) -> None:
     unguarded(healthy, "blnk.transactions", "DELETE FROM blnk.transactions WHERE transaction_id = 'txn_part'")
     assert verify(healthy, "since-close").findings == []  # the close and the stored rows agree: the day's proof holds
@@ -486,6 +480,52 @@ def test_a_restricted_verification_is_about_those_balances_only(healthy: Books) 
     assert verify(healthy, "from-genesis", ledger_id="none").verification.balance_count == 0
     with pytest.raises(NothingToVerify, match="bln_nobody"):
         verify(healthy, "since-close", balance_ids=["bln_nobody"])
+
+
+def open_subjects(books: Books) -> set[str]:
+    with books.engine.connect() as connection:
+        return {each.subject for each in list_discrepancies(connection)}
+
+
+@pytest.mark.parametrize("scope", BOTH)
+@pytest.mark.parametrize(
+    ("restriction", "seen"),
+    [
+        ({"ledger_id": "ldg_savings"}, {"bln_saving", "bln_sparen"}),
+        ({"currency": "EUR"}, {"bln_purse", "bln_world_eur", "bln_sparen"}),
+        ({"ledger_id": "ldg_savings", "currency": "EUR"}, {"bln_sparen"}),
+        ({"balance_ids": ["bln_wallet", "bln_saving"]}, {"bln_wallet", "bln_saving"}),
+        ({"balance_ids": ["bln_wallet", "bln_saving"], "currency": "EUR"}, set()),
+    ],
+)
+def test_a_restricted_verification_closes_only_what_it_saw(
+    healthy: Books, scope: Scope, restriction: dict[str, Any], seen: set[str]
+) -> None:
+    with healthy.engine.begin() as connection:
+        create_ledger(connection, name="Savings", ledger_id="ldg_savings")
+        for balance_id, currency in (("bln_saving", "USD"), ("bln_sparen", "EUR")):
+            create_balance(connection, currency=currency, ledger_id="ldg_savings", balance_id=balance_id)
+    healthy.post("""
+        recorded          source  destination  amount     status    reference  parent
+        2026-01-31 12:00  payer   payee        7.00 USD   INFLIGHT  small      -
+        2026-01-31 12:01  payer   payee        9.00 USD   APPLIED   whole      small
+    """)
+    unguarded(
+        healthy, "blnk.transactions",
+        "UPDATE blnk.transactions SET effective_date = '2026-01-30' WHERE transaction_id = 'txn_salary'",
+    )  # fmt: skip
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 50")
+    for every in SCOPES:
+        verify(healthy, every)
+    found = open_subjects(healthy)
+    assert {"txn_small", "raw rows on 2026-01-29", "bln_wallet on 2026-01-30", *seen} <= found
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance - 50")
+    restricted = verify(healthy, scope, **restriction)
+    assert restricted.found == []
+    assert open_subjects(healthy) == found - seen
+    assert (restricted.verification.closed_count, restricted.verification.balance_count) == (len(seen), len(seen))
+    verify(healthy, scope)
+    assert {each for each in open_subjects(healthy) if " on " not in each} == {"txn_small", "bln_payer", "bln_payee"}
 
 
 def test_what_was_found_cannot_be_rewritten(healthy: Books) -> None:

@@ -22,12 +22,22 @@ from ledger_db.activity import collect_activity
 from ledger_db.books import Movement, commit_inflight, record, void_inflight
 from ledger_db.certification import certify_run
 from ledger_db.database import make_engine
-from ledger_db.errors import BatchFailed, ForeignRecords, NotCertified, RunNotOpen, UnknowableAt, is_transient
+from ledger_db.discrepancies import list_discrepancies
+from ledger_db.errors import (
+    BatchFailed,
+    ForeignRecords,
+    NotCertified,
+    NothingToVerify,
+    RunNotOpen,
+    UnknowableAt,
+    is_transient,
+)
 from ledger_db.history import balance_at
 from ledger_db.migrate import migrate
 from ledger_db.runs import Run, abandon_run, find_run, hold_run, open_close
 from ledger_db.settings import get_settings
 from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.verifications import SCOPES
 from tasks import closing
 from tests.proof import (
     Figures,
@@ -38,7 +48,8 @@ from tests.proof import (
     open_interim_at,
     snapshots_of,
 )
-from tests.support import Books, Ledger, instant
+from tests.support import Books, Ledger, instant, unguarded
+from tests.verdicts import causes, verify
 
 Write = Callable[[Connection, int, KeyRange], int]
 
@@ -712,6 +723,56 @@ def test_an_interim_run_may_be_the_first_in_a_restored_copy(books: Books, other_
     assert close.base_run_id is None
     assert_proved(copied, close)
     assert_proved(copied, copied.close_day("2026-02-02"))
+    copied.engine.dispose()
+
+
+def open_discrepancies(books: Books) -> set[tuple[str, str]]:
+    with books.engine.connect() as connection:
+        return {(each.cause, each.subject) for each in list_discrepancies(connection)}
+
+
+def test_a_restored_copy_is_verified_from_its_own_closes_and_keeps_what_was_found(
+    books: Books, other_server: Path, tmp_path: Path
+) -> None:
+    books.post("""
+        recorded          source  destination  amount     reference
+        2026-01-29 09:00  @world  wallet       12.00 USD  moved
+        2026-01-30 09:00  @world  shop          2.00 USD  -
+    """)
+    for day in ("2026-01-29", "2026-01-30"):
+        books.close_day(day)
+    unguarded(
+        books, "blnk.transactions",
+        "UPDATE blnk.transactions SET effective_date = '2026-01-30 09:00' WHERE transaction_id = 'txn_moved'",
+    )  # fmt: skip
+    unguarded(
+        books, "ledger_eod.balance_snapshots",
+        "UPDATE ledger_eod.balance_snapshots SET credit_balance = credit_balance + 3 "
+        "WHERE business_date = '2026-01-30' "
+        "AND balance_key = (SELECT id FROM blnk.balances WHERE balance_id = 'bln_shop')",
+    )  # fmt: skip
+    for scope in SCOPES:
+        verify(books, scope)
+    found = open_discrepancies(books)
+    assert ("row_edited_or_removed", "bln_shop") in found
+    assert {on for _, subject in found for on in subject.split(" on ")[1:]} == {"2026-01-29", "2026-01-30"}
+
+    copied = restore(books, other_server, "copy_verified", tmp_path / "dump")
+    copied.post("source  destination  amount\n@world  wallet  1.00 USD")  # recorded under a number long in the old cuts
+    for scope in ("since-close", "checksums"):
+        with pytest.raises(NothingToVerify, match=f"{scope}: there is no certified close of this cluster"):
+            verify(copied, scope)
+    sweep = verify(copied, "from-genesis")
+    assert (sweep.verification.base_run_id, sweep.findings, sweep.verification.closed_count) == (None, [], 0)
+    run = copied.close_day("2026-01-31")
+    assert run.base_run_id is None
+    for scope in SCOPES:
+        sweep = verify(copied, scope)
+        assert (sweep.verification.base_run_id, sweep.findings) == (run.run_id, [])
+        assert sweep.verification.closed_count == 0, "what the closes of the other cluster showed cannot be seen here"
+    assert open_discrepancies(copied) == found
+    copied.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 5 WHERE balance_id = 'bln_shop'")
+    assert causes(verify(copied, "since-close").found) == {("tampered_stored_row", "bln_shop")}
     copied.engine.dispose()
 
 
