@@ -178,11 +178,9 @@ def _largest_late_arrival(certificates: list[Any]) -> tuple[date, LateArrival]:
         (certificate.run.business_date, late)
         for certificate in certificates
         for late in certificate.late_arrivals
-        if late.credit_balance != late.debit_balance
+        if late.effect
     ]
-    return max(
-        arrivals, key=lambda found: (-found[1].posting_count, abs(found[1].credit_balance - found[1].debit_balance))
-    )
+    return max(arrivals, key=lambda found: (-found[1].posting_count, abs(found[1].effect)))
 
 
 #: By hand, on a Friday, in the wrong window.

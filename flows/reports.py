@@ -8,6 +8,7 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
+from ledger_db.activity import LateAmounts
 from ledger_db.causes import plain
 from ledger_db.recalculation import Result
 from ledger_db.reconstructions import gross_by_currency
@@ -81,37 +82,42 @@ def report_late_arrivals(certificates: list[Certificate], key: str) -> None:
             "closed": str(certificate.run.business_date),
             "balance": f"all {late.balance_count} balances",
             "business date": "total",
-            "currency": late.currency,
-            "postings": late.posting_count,
-            "credits": str(late.credit_balance),
-            "debits": str(late.debit_balance),
-            "effect": str(late.credit_balance - late.debit_balance),
+            **_late_amounts(late),
         }
         for certificate in certificates
         for late in certificate.late_totals
     ]
     arrivals = sorted(
         ((certificate.run, late) for certificate in certificates for late in certificate.late_arrivals),
-        key=lambda pair: -abs(pair[1].credit_balance - pair[1].debit_balance),
+        key=lambda pair: -pair[1].weight,
     )
     rows: list[dict[str, Any]] = [
         {
             "closed": str(run.business_date),
             "balance": late.balance_id,
             "business date": str(late.effective_date),
-            "currency": late.currency,
-            "postings": late.posting_count,
-            "credits": str(late.credit_balance),
-            "debits": str(late.debit_balance),
-            "effect": str(late.credit_balance - late.debit_balance),
+            **_late_amounts(late),
         }
         for run, late in arrivals[:TABLE_ROWS]
     ]
     create_table_artifact(
         key=key,
         table=(totals + rows) or [{"closed": "nothing arrived late"}],
-        description=f"Late arrivals: {len(rows)} largest effects after the totals. Minor units.",
+        description=f"Late arrivals: {len(rows)} largest effects, posted or on hold, after the totals. Minor units.",
     )
+
+
+def _late_amounts(late: LateAmounts) -> dict[str, Any]:
+    return {
+        "currency": late.currency,
+        "postings": late.posting_count,
+        "credits": str(late.credit_balance),
+        "debits": str(late.debit_balance),
+        "effect": str(late.effect),
+        "inflight credits": str(late.inflight_credit_balance),
+        "inflight debits": str(late.inflight_debit_balance),
+        "inflight effect": str(late.inflight_effect),
+    }
 
 
 def report_discrepancies(report: Report) -> None:

@@ -8,7 +8,7 @@ from datetime import date
 from sqlalchemy import Connection, text
 
 from ledger_db.row_checksums import cut_parameters, store_checksums
-from ledger_db.runs import lock_open_run, whole
+from ledger_db.runs import lock_open_run, whole_amounts
 from ledger_db.sql import statement
 
 
@@ -21,29 +21,46 @@ class Collected:
     exception_count: int
 
 
-@dataclass(frozen=True)
-class LateArrival:
-    """What arrived for one balance and business date after that date was closed; minor units."""
+@dataclass(frozen=True, kw_only=True)
+class LateAmounts:
+    """What late arrivals post and hold; minor units, credit minus debit where it is one figure."""
 
-    balance_id: str
     currency: str
-    effective_date: date
     posting_count: int
     credit_balance: int
     debit_balance: int
     inflight_credit_balance: int
     inflight_debit_balance: int
 
+    @property
+    def effect(self) -> int:
+        """By how much they moved the balance."""
+        return self.credit_balance - self.debit_balance
 
-@dataclass(frozen=True)
-class LateTotals:
-    """All late arrivals of one run in one currency; minor units."""
+    @property
+    def inflight_effect(self) -> int:
+        """By how much they moved what is on hold."""
+        return self.inflight_credit_balance - self.inflight_debit_balance
 
-    currency: str
+    @property
+    def weight(self) -> int:
+        """The larger of both effects, without sign: what lists are ordered by."""
+        return max(abs(self.effect), abs(self.inflight_effect))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateArrival(LateAmounts):
+    """What arrived for one balance and business date after that date was closed."""
+
+    balance_id: str
+    effective_date: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateTotals(LateAmounts):
+    """All late arrivals of one run in one currency."""
+
     balance_count: int
-    posting_count: int
-    credit_balance: int
-    debit_balance: int
 
 
 def collect_activity(connection: Connection, run_id: int) -> Collected:
@@ -78,7 +95,7 @@ def collect_activity(connection: Connection, run_id: int) -> Collected:
 
 
 def late_arrivals(connection: Connection, run_id: int, *, limit: int = 200) -> list[LateArrival]:
-    """A run's late arrivals, largest effect first."""
+    """A run's late arrivals, largest effect first, posted or on hold."""
     rows = connection.execute(
         text(
             """
@@ -89,15 +106,17 @@ def late_arrivals(connection: Connection, run_id: int, *, limit: int = 200) -> l
             JOIN blnk.balances ON balances.id = activity.balance_key
             WHERE run_id = :run_id AND is_late
             ORDER BY
-                abs(activity.credit_balance - activity.debit_balance) DESC,
-                abs(activity.inflight_credit_balance - activity.inflight_debit_balance) DESC,
+                GREATEST(
+                    abs(activity.credit_balance - activity.debit_balance),
+                    abs(activity.inflight_credit_balance - activity.inflight_debit_balance)
+                ) DESC,
                 balance_key, effective_date
             LIMIT :limit
             """
         ),
         {"run_id": run_id, "limit": limit},
-    )
-    return [LateArrival(*row[:4], *(whole(amount) for amount in row[4:])) for row in rows]
+    ).mappings()
+    return [LateArrival(**whole_amounts(row, other=("balance_id", "currency", "effective_date"))) for row in rows]
 
 
 def late_totals(connection: Connection, run_id: int) -> list[LateTotals]:
@@ -106,8 +125,10 @@ def late_totals(connection: Connection, run_id: int) -> list[LateTotals]:
         text(
             """
             SELECT
-                currency, count(DISTINCT balance_key), sum(posting_count), sum(activity.credit_balance),
-                sum(activity.debit_balance)
+                currency, count(DISTINCT balance_key) AS balance_count, sum(posting_count) AS posting_count,
+                sum(activity.credit_balance) AS credit_balance, sum(activity.debit_balance) AS debit_balance,
+                sum(activity.inflight_credit_balance) AS inflight_credit_balance,
+                sum(activity.inflight_debit_balance) AS inflight_debit_balance
             FROM ledger_eod.activity
             JOIN blnk.balances ON balances.id = activity.balance_key
             WHERE run_id = :run_id AND is_late
@@ -116,5 +137,5 @@ def late_totals(connection: Connection, run_id: int) -> list[LateTotals]:
             """
         ),
         {"run_id": run_id},
-    )
-    return [LateTotals(row[0], *(whole(number) for number in row[1:])) for row in rows]
+    ).mappings()
+    return [LateTotals(**whole_amounts(row, other=("currency",))) for row in rows]

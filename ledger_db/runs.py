@@ -368,7 +368,7 @@ def totals_of(connection: Connection, run_id: int) -> list[RunTotals]:
         ),
         {"run_id": run_id},
     ).mappings()
-    return [RunTotals(**_whole_amounts(row, text_columns=("currency",))) for row in rows]
+    return [RunTotals(**whole_amounts(row, other=("currency",))) for row in rows]
 
 
 def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> list[RunException]:
@@ -382,7 +382,7 @@ def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> l
         ),
         {"run_id": run_id, "limit": limit},
     ).mappings()
-    return [RunException(**_whole_amounts(row, text_columns=("transaction_id", "currency", "cause"))) for row in rows]
+    return [RunException(**whole_amounts(row, other=("transaction_id", "currency", "cause"))) for row in rows]
 
 
 def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime]]:
@@ -433,8 +433,9 @@ def exception_counts(connection: Connection, run_id: int) -> dict[str, int]:
     return dict(row.tuple() for row in rows)
 
 
-def _whole_amounts(row: RowMapping, *, text_columns: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value if name in text_columns else whole(value) for name, value in row.items()}
+def whole_amounts(row: RowMapping, *, other: tuple[str, ...]) -> dict[str, Any]:
+    """A row's columns by name, its amounts and counts as integers; ``other``: the columns that are neither."""
+    return {name: value if name in other else whole(value) for name, value in row.items()}
 
 
 def wait_for_the_disk(connection: Connection) -> None:

@@ -24,8 +24,7 @@ def late_of(books: Books, run: Run) -> list[tuple[str, str, str, int]]:
     """A run's late arrivals: balance, business date, effect, postings."""
     with books.engine.connect() as connection:
         return sorted(
-            (late.balance_id, str(late.effective_date), major(late.credit_balance - late.debit_balance),
-             late.posting_count)
+            (late.balance_id, str(late.effective_date), major(late.effect), late.posting_count)
             for late in late_arrivals(connection, run.run_id)
         )  # fmt: skip
 
@@ -330,13 +329,23 @@ def test_late_totals_count_what_the_list_may_leave_out(books: Books) -> None:
         2026-01-31 09:00  2026-01-30 00:00  wallet  @world       0.50 USD
         2026-01-31 09:00  2026-01-30 00:00  @world  purse        3.00 EUR
     """)
+    books.post("""
+        recorded          effective         source  destination  amount    status
+        2026-01-31 09:00  2026-01-29 00:00  wallet  @world       9.00 USD  INFLIGHT
+    """)
     run = books.close_day("2026-01-31")
     with books.engine.connect() as connection:
         totals = [
             (late.currency, late.balance_count, late.posting_count, major(late.credit_balance),
-             major(late.debit_balance))
+             major(late.debit_balance), major(late.inflight_credit_balance), major(late.inflight_debit_balance))
             for late in late_totals(connection, run.run_id)
         ]  # fmt: skip
-        assert totals == [("EUR", 2, 2, "3.00", "3.00"), ("USD", 2, 4, "2.50", "2.50")]
-        assert len(late_arrivals(connection, run.run_id, limit=1)) == 1
+        assert totals == [("EUR", 2, 2, "3.00", "3.00", "0.00", "0.00"), ("USD", 2, 6, "2.50", "2.50", "9.00", "9.00")]
+        arrivals = late_arrivals(connection, run.run_id)
+        assert [(late.balance_id, major(late.effect), major(late.inflight_effect)) for late in arrivals] == [
+            ("bln_world_usd", "-2.00", "9.00"), ("bln_wallet", "2.00", "-9.00"),
+            ("bln_world_eur", "-3.00", "0.00"), ("bln_purse", "3.00", "0.00"),
+            ("bln_world_usd", "0.50", "0.00"), ("bln_wallet", "-0.50", "0.00"),
+        ]  # fmt: skip
+        assert late_arrivals(connection, run.run_id, limit=1) == arrivals[:1]
         assert connection.scalar(text("SELECT count(*) FROM ledger_eod.activity WHERE is_late")) == 6

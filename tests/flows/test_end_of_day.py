@@ -82,17 +82,23 @@ def test_late_arrivals_are_told(three_days: Books, heard: Heard) -> None:
         2025-01-31 08:00  2025-01-20 00:00  wallet  @world       0.25 USD
         2025-01-31 08:00  2025-01-29 12:00  @world  wallet       8.00 USD
     """)
+    three_days.post("""
+        recorded          effective         source  destination  amount    status
+        2025-01-31 08:00  2025-01-28 12:00  wallet  shop         9.00 USD  INFLIGHT
+    """)
     state = night()
     assert state.result().dates == [THIRD]
-    assert heard.job_lines("end_of_day")[-1]["late_postings"] == 4
+    assert heard.job_lines("end_of_day")[-1]["late_postings"] == 6
     total, *rows = artifact("late-arrivals-2025-01-31", state)
     assert total == {
-        "closed": "2025-01-31", "balance": "all 2 balances", "business date": "total", "currency": "USD",
-        "postings": 4, "credits": "825", "debits": "825", "effect": "0",
+        "closed": "2025-01-31", "balance": "all 3 balances", "business date": "total", "currency": "USD",
+        "postings": 6, "credits": "825", "debits": "825", "effect": "0",
+        "inflight credits": "900", "inflight debits": "900", "inflight effect": "0",
     }  # fmt: skip
-    assert [(row["balance"], row["business date"], row["effect"]) for row in rows] == [
-        ("bln_world_usd", "2025-01-29", "-800"), ("bln_wallet", "2025-01-29", "800"),
-        ("bln_world_usd", "2025-01-20", "25"), ("bln_wallet", "2025-01-20", "-25"),
+    assert [(row["balance"], row["business date"], row["effect"], row["inflight effect"]) for row in rows] == [
+        ("bln_wallet", "2025-01-28", "0", "-900"), ("bln_shop", "2025-01-28", "0", "900"),
+        ("bln_world_usd", "2025-01-29", "-800", "0"), ("bln_wallet", "2025-01-29", "800", "0"),
+        ("bln_world_usd", "2025-01-20", "25", "0"), ("bln_wallet", "2025-01-20", "-25", "0"),
     ]  # fmt: skip
 
 
