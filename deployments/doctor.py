@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -87,13 +88,13 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("ledger", "ok", f"PostgreSQL {answer} at {display_url(engine.url)}")
     with engine.connect() as connection:
-        yield from _schema(connection)
+        yield from _schema(connection, today=settings.calendar.business_date_of(datetime.now(UTC)))
 
 
-def _schema(connection: Connection) -> Iterator[Finding]:
+def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
     from ledger_db.books import list_balances
     from ledger_db.migrate import schema_state
-    from ledger_db.runs import list_runs
+    from ledger_db.runs import interim_runs_left_open, list_runs
 
     state = schema_state(connection)
     if not state.is_current:
@@ -115,6 +116,12 @@ def _schema(connection: Connection) -> Iterator[Finding]:
         if run.status == "open":
             reason = run.refusal or "unfinished"
             yield Finding("open close", "wrong" if run.refusal else "missing", f"{run.name}: {reason}")
+    for run in interim_runs_left_open(connection, before=today):
+        yield Finding(
+            "open interim run", "missing",
+            f"{run.name}: {run.refusal or 'unfinished'}, and its day has passed; ledger-eod snapshot --kind interim "
+            f"--date {run.business_date} finishes it, ledger-eod abandon {run.run_id} --yes gives it up",
+        )  # fmt: skip
 
 
 def _prefect(settings: Settings) -> Iterator[Finding]:

@@ -146,6 +146,18 @@ def list_runs(connection: Connection, *, limit: int = 50, kind: Kind | None = No
     return [_run(row) for row in rows]
 
 
+def interim_runs_left_open(connection: Connection, *, before: date) -> list[Run]:
+    """The open interim runs of dates before one, oldest first: unlike a close, no later call resumes them by itself."""
+    rows = connection.execute(
+        text(
+            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
+            "WHERE kind = 'interim' AND status = 'open' AND business_date < :before ORDER BY run_id"
+        ),
+        {"before": before},
+    ).mappings()
+    return [_run(row) for row in rows]
+
+
 def newest_certified_close(
     connection: Connection, *, not_after: datetime | None = None, up_to_run_id: int | None = None
 ) -> Run | None:
