@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -283,23 +283,32 @@ def _plain_or_none(amount: Decimal | None) -> str | None:
 
 def discrepancies_table(found: list[Discrepancy]) -> Group:
     """Discrepancies for people, largest difference first."""
-    shown = table(
-        "discrepancy", "cause", "about", "currency", "gross difference", "action", "first seen", "closed", "evidence",
-        figures=("discrepancy", "gross difference"), wrapped=("about", "evidence"),
-    )  # fmt: skip
+    any_closed = any(each.closed_at is not None for each in found)
+    columns = ["no.", "cause", "about", "currency", "gross difference", "action", "first seen"]
+    columns += ["closed", "evidence"] if any_closed else ["evidence"]
+    shown = table(*columns, figures=("no.", "gross difference"), wrapped=("about", "evidence"))
     for each in found:
-        shown.add_row(
-            str(each.discrepancy_id),
-            each.cause,
-            each.subject,
-            each.currency or "",
-            figure(each.gross_difference),
-            each.action,
-            f"{each.first_seen_at:%Y-%m-%d %H:%M}",
-            "" if each.closed_at is None else f"{each.closed_at:%Y-%m-%d %H:%M}",
-            json.dumps(each.evidence, ensure_ascii=False),
-        )
+        cells = [
+            str(each.discrepancy_id), each.cause, each.subject, each.currency or "", figure(each.gross_difference),
+            each.action, f"{each.first_seen_at:%Y-%m-%d %H:%M}",
+        ]  # fmt: skip
+        if any_closed:
+            cells.append("" if each.closed_at is None else f"{each.closed_at:%Y-%m-%d %H:%M}")
+        shown.add_row(*cells, evidence_text(each.evidence))
     return titled("Discrepancies, largest difference first, minor units", shown)
+
+
+def evidence_text(evidence: Mapping[str, Any]) -> str:
+    """Evidence for people: names and values, without amounts that are zero."""
+    said = []
+    for name, value in evidence.items():
+        shown = value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{inner} {amount}" for inner, amount in value.items() if amount != "0")
+        elif isinstance(value, list):
+            shown = ", ".join(str(each) for each in value)
+        said.append(f"{name}: {shown}")
+    return "; ".join(said)
 
 
 def verification_json(verification: Verification, found: list[Discrepancy], totals: list[CauseTotal]) -> dict[str, Any]:
@@ -335,9 +344,11 @@ def verification_line(verification: Verification) -> str:
     """A verification's verdict in one line."""
     what = f"{verification.balance_count:,} balances" if verification.scope != "checksums" else "every closed date"
     if not verification.finding_count:
-        return f"{verification.name}: {what}, nothing found; {verification.closed_count} discrepancies closed"
+        closed = f"; {verification.closed_count} earlier closed" if verification.closed_count else ""
+        return f"{verification.name}: {what}, nothing found{closed}"
+    plural = "discrepancy" if verification.finding_count == 1 else "discrepancies"
     return (
-        f"{verification.name}: {what}, {verification.finding_count} discrepancies, {verification.opened_count} new, "
+        f"{verification.name}: {what}, {verification.finding_count} {plural}, {verification.opened_count} new, "
         f"{verification.closed_count} closed; {verification.explained_percent} % of gross volume explained"
     )
 
@@ -374,22 +385,19 @@ def reconstruction_json(reconstruction: Reconstruction, results: list[Result]) -
 
 
 def reconstruction_table(results: list[Result]) -> Group:
-    """What was and what is, largest difference first."""
-    figures = ("was", "is", "inflight was", "inflight is", "gross difference")
-    shown = table("balance", "currency", "verdict", "cause", *figures, "remark", figures=figures, wrapped=("remark",))
+    """What was and what is, largest difference first; inflight amounts and remarks where there are any."""
+    inflight = any(result.previous.inflight_balance != result.recalculated.inflight_balance for result in results)
+    remarks = any(result.remark for result in results)
+    figures = ["was", "is", *(["inflight was", "inflight is"] if inflight else []), "gross difference"]
+    columns = ["balance", "currency", "verdict", "cause", *figures, *(["remark"] if remarks else [])]
+    shown = table(*columns, figures=figures, wrapped=("remark",))
     for result in results:
-        shown.add_row(
-            result.balance_id,
-            result.currency,
-            result.verdict,
-            result.cause or "",
-            figure(result.previous.balance),
-            figure(result.recalculated.balance),
-            figure(result.previous.inflight_balance),
-            figure(result.recalculated.inflight_balance),
-            figure(result.gross_difference),
-            result.remark,
-        )
+        amounts = [result.previous.balance, result.recalculated.balance]
+        if inflight:
+            amounts += [result.previous.inflight_balance, result.recalculated.inflight_balance]
+        cells = [result.balance_id, result.currency, result.verdict, result.cause or ""]
+        cells += [figure(amount) for amount in [*amounts, result.gross_difference]]
+        shown.add_row(*cells, *([result.remark] if remarks else []))
     return titled("Balances as stored, and as their postings say, minor units", shown)
 
 
@@ -444,10 +452,10 @@ def correction_json(correction: Correction) -> dict[str, Any]:
 
 def corrections_table(corrections: list[Correction]) -> Group:
     """The log for people, newest first."""
-    figures = ("correction", "was", "is", "difference")
+    figures = ("no.", "was", "is", "difference")
     shown = table(
-        "correction", "balance", "currency", "was", "is", "difference", "cause", "reason", "proposed by", "approved by",
-        "corrected", figures=figures, wrapped=("reason",),
+        "no.", "balance", "currency", "was", "is", "difference", "cause", "reason", "proposed by", "approved by",
+        "corrected", figures=figures, wrapped=("cause", "reason", "approved by", "corrected"),
     )  # fmt: skip
     for each in corrections:
         shown.add_row(

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from prefect import get_client, runtime
 from prefect.client.schemas.objects import FlowRunPolicy, State
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
 
 #: Names of completed states: somebody else is at it; it is done already, or there is nothing to do; somebody must
@@ -28,6 +29,19 @@ def suspended_before(key: str) -> bool:
     with get_client(sync_client=True) as client:
         policy = client.read_flow_run(UUID(runtime.flow_run.id)).empirical_policy
     return key in (policy.pause_keys or set())
+
+
+def first_suspended(flow_run_ids: list[str]) -> str | None:
+    """The name of the first of these flow runs that waits for somebody's input."""
+    with get_client(sync_client=True) as client:
+        for flow_run_id in flow_run_ids:
+            try:
+                flow_run = client.read_flow_run(UUID(flow_run_id))
+            except ObjectNotFound:  # of another server, or deleted
+                continue
+            if flow_run.state is not None and flow_run.state.is_paused():
+                return flow_run.name
+    return None
 
 
 def at_work(message: str) -> State[Any]:

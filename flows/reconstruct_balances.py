@@ -95,8 +95,10 @@ def reconstruct_balances(
         approval = None
         if report.reconstruction.approval_reasons:
             approval = correcting.find_approval(report.reconstruction)
-            if approval is None and not _can_wait():
-                return _awaiting(report)
+            if approval is None:
+                waiting = outcomes.first_suspended(correcting.find_others_proposing(report.reconstruction))
+                if waiting is not None or not _can_wait():
+                    return _awaiting(report, waiting)
             approval = approval or _decided(report)
             if approval.decision == "rejected":
                 return _rejected(report, approval)
@@ -199,13 +201,15 @@ def _say_awaiting(report: Reconstructed) -> None:
     reports.announce_reconstruction(report, "awaiting-approval")
 
 
-def _awaiting(report: Reconstructed) -> State[Any]:
-    _say_awaiting(report)
+def _awaiting(report: Reconstructed, waiting: str | None) -> State[Any]:
+    """End without a decision: this run cannot wait for one, or another one waits for it already."""
     proposal = report.reconstruction
+    if waiting is None:
+        _say_awaiting(report)
     return Completed(
         name=outcomes.AWAITING_APPROVAL,
         message=f"{proposal.name} needs an approval: {'; '.join(proposal.approval_reasons or [])}. Figures "
-        f"{str(proposal.figures_hash)[:16]}",
+        f"{str(proposal.figures_hash)[:16]}{f'; the flow run {waiting} asks for it already' if waiting else ''}",
         data=Waiting(report),
     )
 

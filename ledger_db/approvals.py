@@ -121,6 +121,19 @@ def find_proposal(connection: Connection, hash_or_start: str) -> Reconstruction:
     return proposal
 
 
+def others_proposing(connection: Connection, proposal: Reconstruction) -> list[str]:
+    """The flow runs that proposed the same figures and have not applied them: one of them may be waiting already."""
+    return list(
+        connection.scalars(
+            text(
+                "SELECT DISTINCT flow_run_id FROM ledger_eod.reconstructions WHERE figures_hash = :figures_hash "
+                "AND status = 'proposed' AND mode = 'apply' AND applying_at IS NULL AND flow_run_id <> :flow_run_id"
+            ),
+            {"figures_hash": proposal.figures_hash, "flow_run_id": proposal.flow_run_id},
+        )
+    )
+
+
 def refusal_count(connection: Connection, proposal: Reconstruction) -> int:
     """How often the proposal's flow run was given an approval of these figures that did not count."""
     return int(

@@ -98,6 +98,13 @@ def find_approval(proposal: Reconstruction) -> Approval | None:
 
 
 @task(**LEDGER_TASK)
+def find_others_proposing(proposal: Reconstruction) -> list[str]:
+    """The flow runs that proposed the same figures and may be waiting for their approval."""
+    with transaction() as connection:
+        return approvals.others_proposing(connection, proposal)
+
+
+@task(**LEDGER_TASK)
 def count_refusals(proposal: Reconstruction) -> int:
     """How often this flow run was given an approval that did not count."""
     with transaction() as connection:

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
+from prefect.states import AwaitingRetry, Cancelled
 
 from flows import batches
 from flows.reconstruct_balances import reconstruct_balances
@@ -21,7 +22,7 @@ from ledger_db.settings import get_settings
 from tasks import correcting
 from tasks.correcting import Reconstructed
 from tests.flows.observed import Heard, artifact, listening, name_of
-from tests.repairs import log, tamper
+from tests.repairs import begin, correct, log, propose, tamper
 from tests.support import Books
 from tests.verdicts import verify
 
@@ -214,14 +215,25 @@ def test_approval_of_figures_that_changed_does_not_count(drifted: Books, deploym
 
 
 def test_approval_that_comes_too_late_corrects_nothing_twice(drifted: Books, deployment_id: UUID) -> None:
-    first = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
-    second = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
-    first = decide(first, "approve", "Grace")
-    second = decide(second, "approve", "Grace")
-    assert [state_of(run) for run in (first, second)] == ["Completed", "Completed"]
-    assert second.state is not None
-    assert "1 right" in str(second.state.message)
+    run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
+    begin(drifted, proposal := propose(drifted, "w3"))
+    assert correct(drifted, proposal, "w3") == "corrected"
+    run = decide(run, "approve", "Grace")
+    assert run.state is not None
+    assert (state_of(run), "1 right" in str(run.state.message)) == ("Completed", True)
     assert len(log(drifted)) == 1
+
+
+def test_same_figures_are_asked_about_once(drifted: Books, deployment_id: UUID) -> None:
+    parameters = {"balance_ids": ["bln_w3"], "mode": "apply", "reason": REASON, "proposed_by": "Ada"}
+    first = start(deployment_id, **parameters)
+    second = start(deployment_id, **parameters)
+    assert [state_of(run) for run in (first, second)] == ["Suspended", "AwaitingApproval"]
+    assert second.state is not None
+    assert f"the flow run {first.name} asks for it already" in str(second.state.message)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(first.id, Cancelled(), force=True)
+    assert state_of(start(deployment_id, **parameters)) == "Suspended", "nobody is asked any more by the first"
 
 
 def test_approval_is_not_used_for_the_same_difference_next_month(drifted: Books, deployment_id: UUID) -> None:
@@ -255,8 +267,6 @@ def test_interrupted_run_goes_on_with_its_approval(
 
     monkeypatch.setattr(corrections, "correct_balance", real)
     with get_client(sync_client=True) as client:
-        from prefect.states import AwaitingRetry
-
         client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
     run = again(run)
     assert state_of(run) == "Completed"
