@@ -10,8 +10,15 @@ from ledger_db.transaction_indexes import RECORDED_INDEXES, TRANSACTION_INDEXES
 
 
 def system_identifier(connection: Connection) -> str:
-    """The cluster's own number: kept by physical copies, whose transaction ids go on, new in restored ones."""
-    return str(connection.scalar(text("SELECT system_identifier FROM pg_control_system()")))
+    """The cluster's own number: kept by physical copies, whose transaction ids go on, new in restored ones.
+
+    Asked once a connection, which stays with its cluster.
+    """
+    known = connection.info.get("ledger_eod_system_identifier")
+    if known is None:
+        known = str(connection.scalar(text("SELECT system_identifier FROM pg_control_system()")))
+        connection.info["ledger_eod_system_identifier"] = known
+    return str(known)
 
 
 def first_foreign_record(connection: Connection) -> Row[Any] | None:
@@ -33,7 +40,7 @@ def forget_recorded(connection: Connection) -> None:
     """Mark every transaction as recorded before installation.
 
     The column is dropped and made anew, which rewrites no row. Takes an exclusive lock on ``blnk.transactions`` for as
-    long as three indexes over it take to build; writers wait. The next run has no base and proves from the first
+    long as five indexes over it take to build; writers wait. The next run has no base and proves from the first
     posting on.
     """
     connection.execute(text("SET LOCAL statement_timeout = 0"))

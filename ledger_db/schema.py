@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import UserDefinedType
 
-from ledger_db.transaction_indexes import EFFECTIVE_AT
+from ledger_db.transaction_indexes import EFFECTIVE_AT, POSTING_COLUMNS
 
 LEDGER_SCHEMA = "blnk"
 EOD_SCHEMA = "ledger_eod"
@@ -181,9 +181,14 @@ transactions = Table(
     Index("ix_transactions_effective_at", text(EFFECTIVE_AT)),
     # Ours. collect_activity.sql: what was recorded since the base run
     Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text("recorded_xid IS NOT NULL")),
-    # Ours. balance_at.sql: one balance's postings between two instants
-    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT)),
-    Index("ix_transactions_destination_effective_at", "destination", text(EFFECTIVE_AT)),
+    # Ours. balance_at.sql: one balance's postings between two instants, from the index alone
+    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT), postgresql_include=POSTING_COLUMNS),
+    Index(
+        "ix_transactions_destination_effective_at",
+        "destination",
+        text(EFFECTIVE_AT),
+        postgresql_include=POSTING_COLUMNS,
+    ),
     # Ours. balance_at.sql: one balance's postings that no run has collected yet
     Index("ix_transactions_source_recorded_xid", "source", "recorded_xid"),
     Index("ix_transactions_destination_recorded_xid", "destination", "recorded_xid"),

@@ -6,15 +6,23 @@ from typing import Final
 
 EFFECTIVE_AT: Final = "(COALESCE(effective_date, created_at) AT TIME ZONE 'UTC')"
 
+#: What the posting rules read of a row besides its balance, so that one balance's postings come from the index alone;
+#: with these, the columns of the instant and whether it was known. An old installation's ``rate`` is read from the row.
+POSTING_COLUMNS: Final = (
+    "recorded_xid", "effective_date", "created_at", "precision", "precise_amount", "amount", "status",
+    "parent_transaction",
+)  # fmt: skip
+_WITH_POSTING: Final = f"INCLUDE ({', '.join(POSTING_COLUMNS)})"
+
 #: name → what follows ``ON blnk.transactions``
 TRANSACTION_INDEXES: Final = {
     "ix_transactions_effective_at": f"(({EFFECTIVE_AT}))",
     "ix_transactions_recorded_xid": "(recorded_xid) WHERE recorded_xid IS NOT NULL",
-    "ix_transactions_source_effective_at": f"(source, ({EFFECTIVE_AT}))",
-    "ix_transactions_destination_effective_at": f"(destination, ({EFFECTIVE_AT}))",
+    "ix_transactions_source_effective_at": f"(source, ({EFFECTIVE_AT})) {_WITH_POSTING}",
+    "ix_transactions_destination_effective_at": f"(destination, ({EFFECTIVE_AT})) {_WITH_POSTING}",
     "ix_transactions_source_recorded_xid": "(source, recorded_xid)",
     "ix_transactions_destination_recorded_xid": "(destination, recorded_xid)",
 }
 
 #: The indexes that go with the column when a restored copy renews it.
-RECORDED_INDEXES: Final = tuple(name for name in TRANSACTION_INDEXES if name.endswith("recorded_xid"))
+RECORDED_INDEXES: Final = tuple(name for name, columns in TRANSACTION_INDEXES.items() if "recorded_xid" in columns)

@@ -21,7 +21,7 @@ from ledger_db.migrate import head, migrate, require_current, schema_state
 from ledger_db.schema import EOD_SCHEMA, PgSnapshot, Xid8, metadata
 from ledger_db.settings import Settings
 from ledger_db.snapshots import KeyRange, write_snapshot_batch
-from ledger_db.transaction_indexes import TRANSACTION_INDEXES
+from ledger_db.transaction_indexes import EFFECTIVE_AT, TRANSACTION_INDEXES
 from tests.support import Books, Ledger
 
 RESTRICT_VIOLATION = "23001"
@@ -188,6 +188,22 @@ def test_index_that_a_killed_migration_left_half_built_is_built_anew(books: Book
     books.execute("CREATE SCHEMA ledger_eod")
     books.execute("CREATE TABLE ledger_eod.schema_version AS SELECT '0001' AS version_num")
     migrate(books.engine)
+    assert books.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
+
+
+def test_narrow_indexes_of_an_earlier_version_give_way_also_after_a_killed_migration(books: Books) -> None:
+    indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'blnk' ORDER BY 1"
+    before = books.rows(indexes)
+    for side, valid in (("source", True), ("destination", False)):
+        name = f"ix_transactions_{side}_effective_at"
+        books.execute(f"ALTER INDEX blnk.{name} RENAME TO {name}_new")
+        books.execute(f"CREATE INDEX {name} ON blnk.transactions ({side}, ({EFFECTIVE_AT}))")
+        books.execute(f"UPDATE pg_index SET indisvalid = {valid} WHERE indexrelid = to_regclass('blnk.{name}_new')")
+    books.execute("DROP SCHEMA ledger_eod CASCADE")
+    books.execute("CREATE SCHEMA ledger_eod")
+    books.execute("CREATE TABLE ledger_eod.schema_version AS SELECT '0001' AS version_num")
+    migrate(books.engine)
+    assert books.rows(indexes) == before
     assert books.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 

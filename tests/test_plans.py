@@ -219,6 +219,18 @@ def test_a_balance_at_an_instant_reads_that_balance_since_its_anchor(
         assert touched(scans(nodes, table)) <= 8, table
 
 
+@pytest.mark.parametrize("generic", [False, True])
+def test_the_day_of_a_balance_comes_from_the_index_alone(grown: Books, opened: Run, generic: bool) -> None:
+    nodes = plan_of(
+        grown.ledger, lambda c: balance_at(c, "bln_1000", instant("2026-03-02")),
+        "AS inflight_debit_balance\nFROM parts", generic=generic,
+    )  # fmt: skip
+    kinds = {node["Index Name"]: node["Node Type"] for node in scans(nodes, "transactions")}
+    for side in ("source", "destination"):
+        assert kinds[f"ix_transactions_{side}_effective_at"] == "Index Only Scan"
+        assert kinds[f"ix_transactions_{side}_recorded_xid"] == "Index Scan"  # its own, else it walks the balance
+
+
 def test_a_balance_from_source_reads_its_own_postings_only(grown: Books) -> None:
     nodes = plan_of(
         grown.ledger, lambda c: balance_at(c, "bln_1000", instant("2026-03-02"), from_source=True),

@@ -35,25 +35,28 @@ parts AS (
             )
         )
     UNION ALL
-    -- raw postings: effective after the anchor closed; or before, but recorded after the last run looked
+    -- raw postings effective after the anchor closed; apart from the next ones, so that the index alone answers
     SELECT credit, debit, inflight_credit, inflight_debit
     FROM postings
-    WHERE (
-            balance_id = CAST(:balance_id AS text)
-            AND effective_at >= CAST(:anchor_closes_at AS timestamptz)
-            AND effective_at < CAST(:instant AS timestamptz)
-            AND (
-                CAST(:known_cut AS pg_snapshot) IS NULL
-                OR recorded_xid IS NULL
-                OR pg_visible_in_snapshot(recorded_xid, CAST(:known_cut AS pg_snapshot))
-            )
-        ) OR (
-            balance_id = CAST(:balance_id AS text)
-            -- IS TRUE: no index condition, or a plan made without the values may walk all that lies before the anchor
-            AND (effective_at < CAST(:anchor_closes_at AS timestamptz)) IS TRUE
-            AND recorded_xid >= pg_snapshot_xmin(CAST(:uncollected_since AS pg_snapshot))
-            AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:uncollected_since AS pg_snapshot))
+    WHERE balance_id = CAST(:balance_id AS text)
+        AND effective_at >= CAST(:anchor_closes_at AS timestamptz)
+        AND effective_at < CAST(:instant AS timestamptz)
+        AND (
+            CAST(:known_cut AS pg_snapshot) IS NULL
+            OR recorded_xid IS NULL
+            OR pg_visible_in_snapshot(recorded_xid, CAST(:known_cut AS pg_snapshot))
         )
+    UNION ALL
+    -- effective before, but recorded after the last run looked: few, by recorded_xid
+    SELECT credit, debit, inflight_credit, inflight_debit
+    FROM postings
+    WHERE balance_id = CAST(:balance_id AS text)
+        -- A plan made without the values may take the index above and walk all that lies before the anchor. IS TRUE: no
+        -- condition for it. transaction_key, of which any value passes: a column that it does not hold.
+        AND (effective_at < CAST(:anchor_closes_at AS timestamptz)) IS TRUE
+        AND recorded_xid >= pg_snapshot_xmin(CAST(:uncollected_since AS pg_snapshot))
+        AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:uncollected_since AS pg_snapshot))
+        AND transaction_key >= '-9223372036854775808'::bigint
 )
 
 SELECT
