@@ -118,6 +118,7 @@ def _report(certificates: list[Certificate]) -> None:
     logger = get_run_logger()
     if not certificates:
         logger.info(job_line("end of day completed", operation="end_of_day", status="completed", dates=[]))
+        reports.announce_nothing_to_close(flow_run=runtime.flow_run.name)
         return
     late = sum(total.posting_count for certificate in certificates for total in certificate.late_totals)
     logger.info(

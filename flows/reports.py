@@ -254,6 +254,7 @@ def announce_verification(verification: Verification, **payload: Any) -> None:
         resource={
             "prefect.resource.id": f"ledger-eod.verification.{verification.verification_id}",
             "prefect.resource.name": verification.name,
+            "ledger-eod.scope": verification.scope,  # an automation can choose by a label, not by the payload
         },
         payload={
             "scope": verification.scope,
@@ -264,6 +265,15 @@ def announce_verification(verification: Verification, **payload: Any) -> None:
             "explained_percent": verification.explained_percent,
             **payload,
         },
+    )
+
+
+def announce_nothing_to_close(**payload: Any) -> None:
+    """The event of an end of day that found every date closed: it ran, too."""
+    emit_event(
+        event="ledger-eod.end-of-day.completed",
+        resource={"prefect.resource.id": "ledger-eod.end-of-day", "prefect.resource.name": "nothing to close"},
+        payload={"late_postings": 0, "dates": [], **payload},
     )
 
 
