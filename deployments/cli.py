@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,8 @@ from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigr
 from ledger_db.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
     from ledger_db.reconstructions import Reconstruction
 
 DONE, FAILED, WRONG_USAGE, AT_WORK, NEEDS_APPROVAL = 0, 1, 2, 3, 4
@@ -620,11 +623,79 @@ def deploy_command() -> None:
     display.out().print(done)
 
 
+automations_app = typer.Typer(
+    help="What Prefect's server does by itself: report on discrepancies, tell of late, failed and silent runs and of a "
+    "night without an end of day. Notifications are warnings in the log, or go through LEDGER_NOTIFICATION_BLOCK.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(automations_app, name="automations")
+
+
+@contextmanager
+def _prefect() -> Iterator[SyncPrefectClient]:
+    """A client of the configured Prefect server, else of the local one, which is started for it."""
+    from deployments.server import orchestrator
+
+    with display.err().status("starting the Prefect server"), orchestrator():
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            yield client
+
+
+@automations_app.command("install")
+def automations_install_command() -> None:
+    """Make every automation as it is declared, on the configured Prefect server, else on the local one.
+
+    A second call changes nothing, and what a person has switched off stays off. The deployments come first: deploy.
+    """
+    waiting = False
+    with _prefect() as client:
+        from deployments.automations import install
+
+        for standing, outcome in install(client, get_settings()):
+            waiting = waiting or standing.state == "waiting"
+            display.out().print(display.automation_line(standing.name, outcome, enabled=standing.enabled))
+    if waiting:
+        raise ConfigurationError("not every automation is installed: run ledger-eod deploy, then this again")
+
+
+@automations_app.command("list")
+def automations_list_command(as_json: JsonOption = False) -> None:
+    """List the automations: whether each is installed as it is declared, whether it is switched on, what it does."""
+    with _prefect() as client:
+        from deployments.automations import standings
+
+        found = list(standings(client, get_settings()))
+    if as_json:
+        display.write_json([each.as_json() for each in found])
+        return
+    shown = display.table("automation", "state", "enabled", "what it does", wrapped=("state", "what it does"))
+    for each in found:
+        state = f"waits for {each.waiting_for}" if each.waiting_for else each.state
+        shown.add_row(each.name, state, {None: "", True: "yes", False: "no"}[each.enabled], each.description)
+    display.out().print(display.titled("Automations", shown))
+
+
+@automations_app.command("remove")
+def automations_remove_command() -> None:
+    """Delete the project's automations from the Prefect server; others stay, and install makes them anew."""
+    with _prefect() as client:
+        from deployments.automations import remove
+
+        removed = remove(client, get_settings())
+    for name in removed:
+        display.out().print(f"{name}: removed")
+    if not removed:
+        display.out().print("none is installed")
+
+
 @app.command("serve")
 def serve_command(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the server on 127.0.0.1.")] = 4200,
 ) -> None:
-    """Run a local Prefect server with its UI, register the deployments and work on them, until Ctrl-C.
+    """Run a local Prefect server with its UI, register deployments and automations and work on them, until Ctrl-C.
 
     Earlier runs of this data folder, those of ledger-eod close and of the demo too, are there to be seen.
     """

@@ -472,3 +472,8 @@ def corrections_table(corrections: list[Correction]) -> Group:
             f"{each.corrected_at:%Y-%m-%d %H:%M}",
         )
     return titled("Corrections, newest first, minor units", shown)
+
+
+def automation_line(name: str, outcome: str, *, enabled: bool | None) -> str:
+    """What installing did to an automation, in one line."""
+    return f"{name}: {outcome}" + ("; it is switched off and stays so" if enabled is False else "")

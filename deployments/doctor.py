@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 from rich.console import Group
@@ -20,12 +20,18 @@ from ledger_db.database import display_url, ledger_engine, normalised, reachable
 from ledger_db.errors import ConfigurationError
 from ledger_db.settings import Settings
 
-EXPECTED_DEPLOYMENTS = 9
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+EXPECTED_DEPLOYMENTS = 10
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. ``wrong`` keeps the night from running, ``missing`` only says what is not there."""
+    """One thing that was looked at.
+
+    ``wrong`` keeps the night from running or its alarms from being heard, ``missing`` only says what is not there.
+    """
 
     subject: str
     status: Literal["ok", "missing", "wrong"]
@@ -141,6 +147,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
             registered: list[Any] = [
                 deployment for deployment in client.read_deployments() if "ledger-eod" in (deployment.tags or [])
             ]
+            automations = _automations(client, settings)
     except Exception as error:  # whatever the client meets: the server is not usable
         reason = " ".join(str(error).split()) or type(error).__name__
         yield Finding("Prefect server", "wrong" if configured else "missing", f"{where}: {reason}")
@@ -151,3 +158,24 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         yield Finding("deployments", "missing", f"{names or 'none'} of {EXPECTED_DEPLOYMENTS}; run ledger-eod deploy")
     else:
         yield Finding("deployments", "ok", names)
+    yield automations
+
+
+def _automations(client: SyncPrefectClient, settings: Settings) -> Finding:
+    from deployments.automations import standings
+
+    try:
+        found = list(standings(client, settings))
+    except ConfigurationError as error:
+        return Finding("automations", "wrong", str(error))
+    amiss = [
+        f"{each.name}: {f'waits for {each.waiting_for}' if each.waiting_for else each.state}"
+        for each in found
+        if each.state != "installed"
+    ]
+    if amiss:
+        return Finding("automations", "missing", f"{'; '.join(amiss)}; run ledger-eod automations install")
+    off = [each.name for each in found if not each.enabled]
+    return Finding(
+        "automations", "ok", f"{len(found)} installed" + (f", switched off: {', '.join(off)}" if off else "")
+    )

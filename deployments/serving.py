@@ -1,4 +1,4 @@
-"""Register the deployments of ``prefect.yaml``, and run a local server, its deployments and a worker in one command."""
+"""Register the deployments of ``prefect.yaml``, and run a local server with all of it and a worker in one command."""
 
 from __future__ import annotations
 
@@ -63,6 +63,27 @@ def register(settings: Settings, variables: dict[str, str]) -> None:
         raise DeployFailed(f"cannot register the deployments: {_last_line(deployed.stdout)}")
 
 
+def install_automations(settings: Settings, api_url: str) -> list[str]:
+    """Make the automations as they are declared on a server; a line for each that was not so before.
+
+    A notification block that is not there is a line, too: the night is to be closed anyhow.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from deployments.automations import install
+
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        try:
+            return [
+                display.automation_line(standing.name, outcome, enabled=standing.enabled)
+                for standing, outcome in install(client, settings)
+                if outcome != "unchanged" or not standing.enabled
+            ]
+        except ConfigurationError as error:
+            return [f"the automations are as they were: {error}"]
+
+
 def _prefect(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
@@ -80,7 +101,7 @@ def _last_line(output: str) -> str:
 
 
 def serve(settings: Settings, *, port: int) -> None:
-    """Run the local server, all deployments and a worker until Ctrl-C; then stop them, the server last.
+    """Run the local server, all deployments, automations and a worker until Ctrl-C; then stop them, the server last.
 
     Raises:
         ConfigurationError: another Prefect server is configured, or the port is taken.
@@ -98,6 +119,9 @@ def serve(settings: Settings, *, port: int) -> None:
         variables = environment(settings, api_url) | settings_environment(settings)
         status.update("registering the deployments")
         register(settings, variables)
+        status.update("installing the automations")
+        for line in install_automations(settings, api_url):
+            console.print(line)
         worker = subprocess.Popen(
             [sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", WORK_POOL_TYPE,
              "--name", "ledger-eod serve"],

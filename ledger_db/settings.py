@@ -67,6 +67,23 @@ class Settings(BaseSettings):
         default_factory=lambda: project_folder() / ".ledger-eod",
         description="where the embedded PostgreSQL and the local Prefect server keep their data",
     )
+    notification_block: str | None = Field(
+        None,
+        description="what sends notifications: type and name of a Prefect block, slack-webhook/finance for instance; "
+        "unset: they are warnings in the log",
+    )
+    review_window_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        900, description="time from found discrepancies to the report of what would correct them"
+    )
+    end_of_day_expected_seconds: Annotated[int, Field(ge=10, le=604_800)] = Field(
+        93_600, description="longest time without a completed end of day before a notification (26 hours)"
+    )
+    late_run_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
+        600, description="longest time a run may be late before a notification"
+    )
+    silent_run_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
+        600, description="longest time a run may give no heartbeat (every 180 seconds) before it counts as crashed"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -102,6 +119,15 @@ class Settings(BaseSettings):
         if wrong:
             raise ValueError(f"the limit of {wrong[0]} must be a whole number of minor units, zero or more")
         return value
+
+    @field_validator("notification_block")
+    @classmethod
+    def _is_block_name(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        if not all(part.strip() for part in value.partition("/")):
+            raise ValueError(f"{value!r} is not type and name of a block; write for instance slack-webhook/finance")
+        return value.strip()
 
     @property
     def zone(self) -> ZoneInfo:

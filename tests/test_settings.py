@@ -23,6 +23,8 @@ def test_without_any_setting_the_ledger_is_embedded_and_the_day_ends_at_midnight
     assert (read.batch_size, read.workers) == (1000, 4)
     assert (read.statement_timeout_seconds, read.lock_timeout_seconds) == (300, 10)
     assert read.data_folder == settings.project_folder() / ".ledger-eod"
+    assert (read.notification_block, read.review_window_seconds) == (None, 15 * 60)
+    assert (read.end_of_day_expected_seconds, read.late_run_seconds, read.silent_run_seconds) == (26 * 3600, 600, 600)
 
 
 def test_settings_are_read_from_the_environment_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +61,10 @@ def test_env_file_in_the_working_folder_is_read_and_the_environment_goes_first(
         ("WORKERS", "65", "LEDGER_WORKERS: "),
         ("STATEMENT_TIMEOUT_SECONDS", "0", "LEDGER_STATEMENT_TIMEOUT_SECONDS: "),
         ("LOCK_TIMEOUT_SECONDS", "3601", "LEDGER_LOCK_TIMEOUT_SECONDS: "),
+        ("NOTIFICATION_BLOCK", "finance", "LEDGER_NOTIFICATION_BLOCK: 'finance' is not type and name of a block"),
+        ("NOTIFICATION_BLOCK", "slack-webhook/", "LEDGER_NOTIFICATION_BLOCK: 'slack-webhook/' is not type and name"),
+        ("REVIEW_WINDOW_SECONDS", "-1", "LEDGER_REVIEW_WINDOW_SECONDS: "),
+        ("END_OF_DAY_EXPECTED_SECONDS", "9", "LEDGER_END_OF_DAY_EXPECTED_SECONDS: "),
         ("DATABASE_URL", "mysql://root:hunter2@host/db", "LEDGER_DATABASE_URL: must be a PostgreSQL URL such as"),
         ("DATABASE_URL", "not a url hunter2", "LEDGER_DATABASE_URL: must be a PostgreSQL URL such as"),
     ],
@@ -89,6 +95,11 @@ def test_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_empty_url_means_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_DATABASE_URL", " ")
     assert get_settings().database_url is None
+
+
+def test_empty_notification_block_means_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_NOTIFICATION_BLOCK", " ")
+    assert get_settings().notification_block is None
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ def test_every_parameter_has_help_and_batch_size_its_bounds(entrypoint: str) -> 
     properties = parameter_schema(_flow(entrypoint)).properties
     for name, found in properties.items():
         assert found.get("description"), f"{name} has no help"
-    batch_size = properties.get("batch_size")
-    if batch_size is None:
+    if "batch_size" not in properties:
         return
+    batch_size = properties["batch_size"]
     number = next((kind for kind in batch_size.get("anyOf", []) if kind["type"] == "integer"), batch_size)
     assert (number["minimum"], number["maximum"]) == (1, 1_000_000)
 
@@ -114,6 +114,7 @@ def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) 
     zones = {name: [s.schedule.timezone for s in found[name].schedules] for name in found}
     assert zones == {
         "end-of-day/nightly": ["Europe/Berlin"],
+        "notify/log": [],
         "reconstruct-balances/ad-hoc": [],
         "reconstruct-balances/discrepancies": [],
         "reconstruct-balances/requested": ["Europe/Berlin"],
