@@ -27,7 +27,6 @@ def planted(books: Books) -> dict[Scope, Counter[tuple[str, str, str]]]:
     """Two generated days and their closes, everything wrong that there is; what each scope is to find of it."""
     books.execute("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 1")  # an old installation
     books.execute("ALTER TABLE blnk.transactions DROP CONSTRAINT uq_transactions_reference")
-    books.engine.dispose()
     spec = GeneratorSpec(
         first_date=date(2026, 1, 28), balances=HEALTHY, transactions=2 * HEALTHY, days=2, currencies=("USD", "EUR")
     )

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.books import commit_inflight, refund, void_inflight
+from ledger_db.database import make_engine
 from ledger_db.errors import BookingRefused
+from ledger_db.history import balance_at
 from ledger_db.runs import Run, exceptions_of, totals_of
 from tests.proof import Figures, assert_proved, difference_by_currency, interim, snapshots_of
 from tests.support import Books, Ledger, instant, major
@@ -238,7 +241,6 @@ def test_a_one_sided_row_is_itemised_on_the_side_it_has(books: Books, side: str,
 def test_a_row_with_a_legacy_rate_is_counted_at_it_and_said_to_be_unprovable(ledger: Ledger) -> None:
     with ledger.engine.begin() as connection:
         connection.execute(text("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 1"))
-    ledger.engine.dispose()  # what a connection knows of the columns it asked once
     books = Books(ledger)
     purse = books.open("purse", "EUR")
     plain = pair(books, precise_amount=Decimal(40))
@@ -259,6 +261,30 @@ def test_a_row_with_a_legacy_rate_is_counted_at_it_and_said_to_be_unprovable(led
     ]
     assert plain not in {row[0] for row in exceptions(books, run)}
     assert books.balance("purse", at="2026-02-01") == "5.00"
+
+
+def test_a_session_outlives_the_applications_drop_of_the_rate(ledger: Ledger) -> None:
+    with ledger.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 1"))
+    books = Books(ledger)
+    books.post("recorded  source  destination  amount\n2026-01-05 09:00  @world  wallet  12.00 USD")
+    application = make_engine(ledger.url)  # other sessions
+    february = instant("2026-02-01")
+    with ledger.engine.connect() as connection:  # one session, as of a pool
+        assert balance_at(connection, "bln_wallet", february).balance == 1200
+        with application.connect() as other, other.begin():
+            other.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            with pytest.raises(DBAPIError, match="lock timeout"):  # not while it is being read
+                other.execute(text("ALTER TABLE blnk.transactions DROP COLUMN rate"))
+        connection.commit()
+        with application.begin() as other:
+            other.execute(text("ALTER TABLE blnk.transactions DROP COLUMN rate"))
+        assert balance_at(connection, "bln_wallet", february).balance == 1200
+        connection.commit()
+        with application.begin() as other:  # and the other way round
+            other.execute(text("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 2"))
+        assert balance_at(connection, "bln_wallet", february).balance == 2400
+    application.dispose()
 
 
 def test_a_duplicate_reference_is_refused_and_leaves_nothing(books: Books) -> None:

@@ -121,7 +121,6 @@ def naive(written: str) -> Any:
 def test_a_legacy_rate_cannot_be_proved_and_can_be_declared(ledger: Ledger, scope: Scope) -> None:
     with ledger.engine.begin() as connection:
         connection.execute(text("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 1"))
-    ledger.engine.dispose()
     books = Books(ledger)
     converted = books.insert(
         source=books.open("@world"), destination=books.open("wallet"), currency="USD",
