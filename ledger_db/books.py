@@ -514,14 +514,8 @@ def refund(
 
 def _find_transaction(connection: Connection, transaction_id: str) -> Row[Any]:
     row = connection.execute(
-        text(
-            "SELECT id AS key, source, destination, currency, status, description, "
-            "COALESCE(precise_amount, amount * COALESCE(NULLIF(precision, 0), 1)) AS amount_minor, "
-            "CAST(COALESCE(NULLIF(precision, 0), 1) AS bigint) AS precision "
-            "FROM blnk.transactions WHERE transaction_id = :transaction_id"
-        ),
-        {"transaction_id": transaction_id},
-    ).one_or_none()
+        statement(connection, "find_transaction"), {"transaction_id": transaction_id}
+    ).one_or_none()  # fmt: skip
     if row is None:
         raise BookingRefused(f"there is no transaction {transaction_id}")
     return row

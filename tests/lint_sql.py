@@ -13,7 +13,7 @@ from sqlfluff.core import FluffConfig, Linter
 import ledger_db.sql
 
 #: Parts of statements; they are linted where they are included.
-PARTS = {"postings", "no_rate", "legacy_rate"}
+PARTS = {"postings", "minor_amount", "no_rate", "legacy_rate"}
 
 
 def main() -> int:

@@ -337,6 +337,19 @@ def test_a_cross_currency_row(healthy: Books, scope: Scope, applied: bool) -> No
     assert causes(verify(healthy, scope).found) == {("cross_currency", crossing)} | balances
 
 
+@pytest.mark.parametrize("scope", BOTH)
+def test_an_old_hold_without_precise_amount_and_precision_is_no_over_commit(healthy: Books, scope: Scope) -> None:
+    pair: dict[str, Any] = {"source": "bln_wallet", "destination": "bln_shop", "currency": "USD"}
+    healthy.insert(
+        **pair, created_at=naive("2026-01-31 12:00"), amount=Decimal(700), precise_amount=None, precision=0,
+        status="INFLIGHT", reference="small",
+    )  # fmt: skip
+    healthy.insert(
+        **pair, created_at=naive("2026-01-31 12:01"), precise_amount=Decimal(700), parent_transaction="txn_small"
+    )
+    assert verify(healthy, scope).findings == []
+
+
 def test_a_self_transfer_and_lineage_shadows_are_no_drift(healthy: Books) -> None:
     healthy.post("""
         recorded          source            destination       amount     status

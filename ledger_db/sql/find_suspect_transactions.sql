@@ -6,17 +6,21 @@
 -- Read-only. Cost: what was recorded since from_cut or is effective after from_closes_at, and those rows' relatives.
 WITH recorded AS (
     -- effective since that cut or later, whenever it was recorded
-    SELECT
-        id, transaction_id, source, destination, reference, parent_transaction, precise_amount, amount, precision
-    FROM blnk.transactions
+    SELECT t.id, t.transaction_id, t.source, t.destination, t.reference, t.parent_transaction, minor.amount
+    FROM blnk.transactions AS t
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
     WHERE (COALESCE(effective_date, created_at) AT TIME ZONE 'UTC') >= CAST(:from_closes_at AS timestamptz)
         AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:cut AS pg_snapshot)))
         AND COALESCE(status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
     UNION ALL
     -- effective before it, recorded after it
-    SELECT
-        id, transaction_id, source, destination, reference, parent_transaction, precise_amount, amount, precision
-    FROM blnk.transactions
+    SELECT t.id, t.transaction_id, t.source, t.destination, t.reference, t.parent_transaction, minor.amount
+    FROM blnk.transactions AS t
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
     WHERE (COALESCE(effective_date, created_at) AT TIME ZONE 'UTC') < CAST(:from_closes_at AS timestamptz)
         AND recorded_xid >= pg_snapshot_xmin(CAST(:from_cut AS pg_snapshot))
         AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:from_cut AS pg_snapshot))
@@ -32,7 +36,7 @@ fresh AS MATERIALIZED (  -- only rows that one of the rules below could be about
         recorded.parent_transaction,
         source.currency AS source_currency,
         destination.currency AS destination_currency,
-        COALESCE(recorded.precise_amount, recorded.amount * COALESCE(recorded.precision, 1)) AS amount
+        recorded.amount
     FROM recorded
     LEFT JOIN blnk.balances AS source ON source.balance_id = recorded.source
     LEFT JOIN blnk.balances AS destination ON destination.balance_id = recorded.destination
@@ -43,18 +47,21 @@ fresh AS MATERIALIZED (  -- only rows that one of the rules below could be about
 
 parents AS (
     SELECT
-        parent.id AS parent_key,
-        parent.transaction_id AS parent_id,
-        parent.status,
-        COALESCE(parent.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- as the application marks it
-        parent.recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
-            AND NOT pg_visible_in_snapshot(parent.recorded_xid, CAST(:base_cut AS pg_snapshot)) AS is_recent,
-        COALESCE(parent.precise_amount, parent.amount * COALESCE(parent.precision, 1)) AS amount
-    FROM blnk.transactions AS parent
-    WHERE parent.transaction_id IN (
+        t.id AS parent_key,
+        t.transaction_id AS parent_id,
+        t.status,
+        COALESCE(t.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- as the application marks it
+        t.recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
+            AND NOT pg_visible_in_snapshot(t.recorded_xid, CAST(:base_cut AS pg_snapshot)) AS is_recent,
+        minor.amount
+    FROM blnk.transactions AS t
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
+    WHERE t.transaction_id IN (
             SELECT parent_transaction FROM fresh WHERE parent_transaction IS NOT NULL
         )
-        AND parent.status IN ('INFLIGHT', 'QUEUED', 'REJECTED')
+        AND t.status IN ('INFLIGHT', 'QUEUED', 'REJECTED')
 ),
 
 families AS (  -- every child of those parents, old ones too
@@ -65,14 +72,17 @@ families AS (  -- every child of those parents, old ones too
         parents.is_to_hold,
         parents.is_recent,
         parents.amount AS parent_amount,
-        child.id AS child_key,
-        child.transaction_id AS child_id,
-        child.status,
-        child.currency,
-        COALESCE(child.precise_amount, child.amount * COALESCE(child.precision, 1)) AS amount
+        t.id AS child_key,
+        t.transaction_id AS child_id,
+        t.status,
+        t.currency,
+        minor.amount
     FROM parents
-    JOIN blnk.transactions AS child ON child.parent_transaction = parents.parent_id
-    WHERE child.status IN ('APPLIED', 'VOID', 'INFLIGHT', 'REJECTED')
+    JOIN blnk.transactions AS t ON t.parent_transaction = parents.parent_id
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
+    WHERE t.status IN ('APPLIED', 'VOID', 'INFLIGHT', 'REJECTED')
 ),
 
 family_totals AS (
@@ -134,17 +144,19 @@ orphan_commits AS (
 duplicate_references AS (
     SELECT
         'duplicate_reference' AS cause,
-        max(twin.id) AS transaction_key,
-        max(twin.currency) AS currency,
-        sum(COALESCE(twin.precise_amount, twin.amount * COALESCE(twin.precision, 1))) AS stored,
-        (array_agg(COALESCE(twin.precise_amount, twin.amount * COALESCE(twin.precision, 1)) ORDER BY twin.id))[1]
-            AS proven,
-        (array_agg(twin.transaction_id ORDER BY twin.id))[1:20] AS transaction_ids
-    FROM blnk.transactions AS twin
+        max(t.id) AS transaction_key,
+        max(t.currency) AS currency,
+        sum(minor.amount) AS stored,
+        (array_agg(minor.amount ORDER BY t.id))[1] AS proven,
+        (array_agg(t.transaction_id ORDER BY t.id))[1:20] AS transaction_ids
+    FROM blnk.transactions AS t
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
     WHERE NOT CAST(:reference_is_unique AS boolean)
-        AND twin.reference IN (SELECT reference FROM fresh WHERE reference IS NOT NULL)
-        AND COALESCE(twin.status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
-    GROUP BY twin.reference
+        AND t.reference IN (SELECT reference FROM fresh WHERE reference IS NOT NULL)
+        AND COALESCE(t.status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')
+    GROUP BY t.reference
     HAVING count(*) > 1
 ),
 

@@ -33,7 +33,7 @@ own AS MATERIALIZED (
         t.status,
         t.amount,
         t.precise_amount,
-        COALESCE(t.precise_amount, t.amount * COALESCE(t.precision, 1)) AS minor_amount,
+        minor.amount AS minor_amount,
         t.parent_transaction,
         t.source,
         t.destination,
@@ -41,6 +41,9 @@ own AS MATERIALIZED (
             OR t.source IS DISTINCT FROM t.destination) AS is_credit_side
     FROM postings
     JOIN blnk.transactions AS t ON t.id = postings.transaction_key
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
     WHERE postings.balance_id = ANY(CAST(:balance_ids AS text []))
 ),
 
@@ -97,9 +100,12 @@ over_committed AS (  -- more was settled than the hold had, and the stored hold 
         CASE WHEN own.is_credit_side THEN 0 ELSE settled.amount - own.minor_amount END AS inflight_debit
     FROM own
     CROSS JOIN LATERAL (
-        SELECT sum(COALESCE(child.precise_amount, child.amount * COALESCE(child.precision, 1))) AS amount
-        FROM blnk.transactions AS child
-        WHERE child.parent_transaction = own.transaction_id AND child.status IN ('APPLIED', 'VOID')
+        SELECT sum(minor.amount) AS amount
+        FROM blnk.transactions AS t
+        CROSS JOIN LATERAL (
+-- include minor_amount
+        ) AS minor
+        WHERE t.parent_transaction = own.transaction_id AND t.status IN ('APPLIED', 'VOID')
     ) AS settled
     WHERE own.status = 'INFLIGHT' AND settled.amount > own.minor_amount
 ),

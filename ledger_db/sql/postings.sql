@@ -36,7 +36,9 @@ counted_transactions AS NOT MATERIALIZED (
         END AS held,
         legacy.rate
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (SELECT COALESCE(t.precise_amount, t.amount * COALESCE(NULLIF(t.precision, 0), 1)) AS amount) AS minor
+    CROSS JOIN LATERAL (
+-- include minor_amount
+    ) AS minor
     CROSS JOIN LATERAL (
 -- include rate
     ) AS legacy
