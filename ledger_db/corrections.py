@@ -78,11 +78,13 @@ def correct_balance(connection: Connection, reconstruction_id: int, balance_id: 
 
     Waits for the row's lock as long as ``lock_timeout``. Give it a READ COMMITTED transaction of its own: what is
     recalculated is then what is committed when the lock is held. A writer that read the row before is refused by its
-    own version check, as this one is when such a writer came first. A second call changes nothing.
+    own version check, as this one is when such a writer came first. A second call changes nothing, at once or later:
+    what became of the balance is read under its lock.
 
     Raises:
         ReconstructionRefused: this reconstruction is not being applied, or the balance is not part of it.
     """
+    lock_balance(connection, balance_id)
     reconstruction = find_reconstruction(connection, reconstruction_id)
     if reconstruction.applying_at is None or reconstruction.status != "proposed":
         raise ReconstructionRefused(f"{reconstruction.name} is not being applied")
@@ -91,7 +93,6 @@ def correct_balance(connection: Connection, reconstruction_id: int, balance_id: 
         raise ReconstructionRefused(f"{balance_id} is not part of {reconstruction.name}")
     if proposed.verdict not in ("correct", "agrees"):
         return proposed.verdict
-    lock_balance(connection, balance_id)
     found = recalculate(connection, balance_id, base_of(connection, reconstruction))
     verdict, remark = _correct(connection, reconstruction, proposed, found)
     if proposed.verdict == "correct":
