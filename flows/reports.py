@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -13,6 +14,7 @@ from ledger_db.causes import plain
 from ledger_db.recalculation import Result
 from ledger_db.reconstructions import gross_by_currency
 from ledger_db.runs import Run
+from ledger_db.schema import AMOUNTS
 from ledger_db.verifications import Verification
 from tasks.closing import Certificate
 from tasks.correcting import Reconstructed
@@ -120,6 +122,12 @@ def _late_amounts(late: LateAmounts) -> dict[str, Any]:
     }
 
 
+def _even(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that all have every column: the page shows those of the first row."""
+    columns = list(dict.fromkeys(column for row in reversed(rows) for column in row))
+    return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
 def report_discrepancies(report: Report) -> None:
     """A table of what a verification saw, totals by cause first, then the worst, capped; amounts as text."""
     verification = report.verification
@@ -148,7 +156,7 @@ def report_discrepancies(report: Report) -> None:
     ]
     create_table_artifact(
         key=artifact_key("discrepancies", verification.scope),
-        table=(totals + worst) or [{"cause": "nothing found"}],
+        table=_even(totals + worst) or [{"cause": "nothing found"}],
         description=f"{verification.name}: {verification.balance_count} balances, {verification.finding_count} "
         f"discrepancies, {verification.opened_count} new, {verification.closed_count} closed; "
         f"{verification.explained_percent} % of gross volume explained. Minor units, worst first after the totals.",
@@ -171,10 +179,10 @@ def report_reconstruction(report: Reconstructed) -> None:
             "balance": result.balance_id,
             "currency": result.currency,
             "gross difference": plain(result.gross_difference),
+            "was": plain(result.previous.balance),
+            "is": plain(result.recalculated.balance),
             "verdict": result.verdict,
             "cause": result.cause or "",
-            "balance was": plain(result.previous.balance),
-            "balance is": plain(result.recalculated.balance),
             "credit was": plain(result.previous.credit_balance),
             "credit is": plain(result.recalculated.credit_balance),
             "debit was": plain(result.previous.debit_balance),
@@ -187,7 +195,7 @@ def report_reconstruction(report: Reconstructed) -> None:
     ]
     create_table_artifact(
         key=artifact_key("reconstruction", reconstruction.selection),
-        table=(totals + rows) or [{"balance": "none"}],
+        table=_even(totals + rows) or [{"balance": "none"}],
         description=f"{reconstruction.name}, {reconstruction.mode}: {len(report.results)} balances, "
         f"{len(report.proposed)} to correct, {len(report.corrections)} corrected. Figures "
         f"`{reconstruction.figures_hash}`. Minor units, at most {TABLE_ROWS} rows after the totals. *is*: what the "
@@ -201,30 +209,43 @@ def _differing(report: Reconstructed) -> list[Result]:
 
 def proposal_markdown(report: Reconstructed, *, refused: str = "") -> str:
     """What somebody is to decide about, as the form shows it."""
-    proposal = report.reconstruction
-    lines = [f"**The last decision did not count:** {refused}", ""] if refused else []
+    proposal, proposed = report.reconstruction, report.proposed
+    gross = ", ".join(f"**{plain(amount)} {currency}**" for currency, amount in gross_by_currency(proposed).items())
+    lines = [f"**The last decision did not count:** {_quoted(refused)}", ""] if refused else []
     lines += [
-        f"**{proposal.name}** would correct **{len(report.proposed)}** stored balances. Proposed by "
-        f"**{proposal.proposed_by or 'nobody named'}**: {proposal.reason}",
+        f"**{proposal.name}** would correct **{len(proposed)}** stored balances by {gross} gross, in minor units. "
+        f"Proposed by **{_quoted(proposal.proposed_by) or 'nobody named'}**: {_quoted(proposal.reason)}",
         "",
         f"It needs an approval: {'; '.join(proposal.approval_reasons or [])}.",
         "",
-        "| balance | currency | was | is | gross difference | cause |",
-        "|---|---|---:|---:|---:|---|",
-        *(
-            f"| {result.balance_id} | {result.currency} | {plain(result.previous.balance)} | "
-            f"{plain(result.recalculated.balance)} | {plain(result.gross_difference)} | {result.cause} |"
-            for result in report.proposed[:FORM_ROWS]
-        ),
-        *(
-            f"| **all** | {currency} | | | **{plain(gross)}** | |"
-            for currency, gross in gross_by_currency(report.proposed).items()
-        ),
+        f"Figures `{str(proposal.figures_hash)[:16]}`: when they change before you decide, you are asked again.",
         "",
-        f"Minor units. All rows are in the artifact `{artifact_key('reconstruction', proposal.selection)}`. "
-        f"Figures `{proposal.figures_hash}`: when they change before you decide, you are asked again.",
+        *(
+            f"- `{result.balance_id}` {result.currency}, {result.cause}: {_changes(result)}"
+            for result in proposed[:FORM_ROWS]
+        ),
     ]
+    if len(proposed) > FORM_ROWS:
+        lines += [
+            "",
+            f"These are the largest {FORM_ROWS}; more are in the artifact "
+            f"`{artifact_key('reconstruction', proposal.selection)}`, all in `ledger_eod.reconstruction_results`.",
+        ]
     return "\n".join(lines)
+
+
+def _changes(result: Result) -> str:
+    """Each amount that a correction would change, as it was and is; the form is too narrow for a table."""
+    return ", ".join(
+        f"{name.removesuffix('_balance').replace('_', ' ')} **{plain(was)} → {plain(now)}**"
+        for name, was, now in zip(AMOUNTS, result.previous, result.recalculated, strict=True)
+        if was != now
+    )
+
+
+def _quoted(words: str) -> str:
+    """Somebody's words on one line, none of them taken for markup."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(words.split()))
 
 
 def announce_reconstruction(report: Reconstructed, outcome: str) -> None:

@@ -134,15 +134,15 @@ def others_proposing(connection: Connection, proposal: Reconstruction) -> list[s
     )
 
 
-def refusal_count(connection: Connection, proposal: Reconstruction) -> int:
-    """How often the proposal's flow run was given an approval of these figures that did not count."""
+def decision_count(connection: Connection, proposal: Reconstruction, *, channel: str) -> int:
+    """How often the proposal's flow run was given a decision about these figures by this way, refused ones too."""
     return int(
         connection.scalar(
             text(
                 "SELECT count(*) FROM ledger_eod.approvals WHERE flow_run_id = :flow_run_id "
-                "AND figures_hash = :figures_hash AND decision = 'refused'"
+                "AND figures_hash = :figures_hash AND channel = :channel"
             ),
-            {"flow_run_id": proposal.flow_run_id, "figures_hash": proposal.figures_hash},
+            {"flow_run_id": proposal.flow_run_id, "figures_hash": proposal.figures_hash, "channel": channel},
         )
         or 0
     )

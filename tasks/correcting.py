@@ -105,10 +105,10 @@ def find_others_proposing(proposal: Reconstruction) -> list[str]:
 
 
 @task(**LEDGER_TASK)
-def count_refusals(proposal: Reconstruction) -> int:
-    """How often this flow run was given an approval that did not count."""
+def count_decisions(proposal: Reconstruction) -> int:
+    """How often the form of this flow run was answered about these figures."""
     with transaction() as connection:
-        return approvals.refusal_count(connection, proposal)
+        return approvals.decision_count(connection, proposal, channel="form")
 
 
 @task(**LEDGER_TASK)

@@ -17,6 +17,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 
 from deployments.doctor import EXPECTED_DEPLOYMENTS
+from deployments.server import settings_environment
 from deployments.serving import WORK_POOL, prefect_yaml, register
 from ledger_db.settings import Settings
 
@@ -103,6 +104,18 @@ def _registered() -> dict[str, Any]:
             for deployment in client.read_deployments()
             if deployment.work_pool_name == WORK_POOL
         }
+
+
+def test_worker_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(
+        database_url="postgresql://ledger:secret@db/blnk", time_zone="Europe/Berlin", cut_off="17:00", batch_size=7,
+        workers=3, statement_timeout_seconds=11, lock_timeout_seconds=13, approval_limits={"USD": "5000", "EUR": 0},
+        approval_balances=2, approval_hours=5, data_folder="/var/lib/ledger",
+    )  # fmt: skip
+    for name, value in settings_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert settings.model_fields_set == set(Settings.model_fields)
+    assert Settings() == settings
 
 
 def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) -> None:

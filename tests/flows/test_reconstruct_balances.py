@@ -15,7 +15,7 @@ from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
 from prefect.states import AwaitingRetry, Cancelled
 
-from flows import batches
+from flows import batches, reports
 from flows.reconstruct_balances import reconstruct_balances
 from ledger_db import corrections
 from ledger_db.settings import get_settings
@@ -86,6 +86,12 @@ def decide(flow_run: FlowRun, decision: str, by: str, remark: str = "") -> FlowR
     return again(flow_run)
 
 
+def retry(flow_run: FlowRun) -> None:
+    """Press Retry."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+
+
 def state_of(flow_run: FlowRun) -> str:
     assert flow_run.state is not None
     return str(flow_run.state.name)
@@ -105,8 +111,9 @@ def test_report_says_what_was_and_what_is_and_changes_nothing(drifted: Books, he
     assert state.message == "reconstruction 1: 1 right, 2 to correct"
     assert name_of(state) == "reconstruct-balances-given-report"
     total, worst, *others = artifact("reconstruction-given", state)
+    assert list(total) == list(worst), "the page shows the columns of the first row"
     assert (total["balance"], total["gross difference"]) == ("all 2", "7050")
-    assert (worst["balance"], worst["balance was"], worst["balance is"]) == ("bln_w7", "-6300", "700")
+    assert (worst["balance"], worst["was"], worst["is"]) == ("bln_w7", "-6300", "700")
     assert (worst["verdict"], worst["cause"]) == ("correct", "tampered_stored_row")
     assert [row["verdict"] for row in others] == ["correct", "agrees"]
     started, completed = heard.job_lines("reconstruct_balances")
@@ -190,6 +197,40 @@ def test_proposer_is_asked_for_somebody_else(drifted: Books, deployment_id: UUID
     assert [line.approved_by for line in log(drifted)] == ["Grace"]
 
 
+def test_form_shows_every_amount_that_would_change_and_words_as_words(drifted: Books) -> None:
+    tamper(drifted, "w3", "inflight_debit_balance", 7)
+    state = reconstruct(balance_ids=["bln_w3"], mode="apply", reason="see |\n# [this](x)", proposed_by="Ada_B")
+    shown = reports.proposal_markdown(state.result().report)
+    assert "by **57 USD** gross" in shown
+    assert (
+        "`bln_w3` USD, tampered_stored_row: balance **350 → 300**, credit **350 → 300**, inflight debit **7 → 0**"
+        in shown
+    )
+    assert "Proposed by **Ada\\_B**: see \\| \\# \\[this\\]\\(x\\)" in shown
+
+
+def test_run_that_nobody_decided_in_time_asks_again_when_it_is_retried(
+    drifted: Books, deployment_id: UUID, heard: Heard
+) -> None:
+    run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
+    retry(run)
+    run = again(run)
+    assert state_of(run) == "Suspended"
+    assert "Traceback" not in heard.text
+    run = decide(run, "approve", "Grace")
+    assert (state_of(run), [line.approved_by for line in log(drifted)]) == ("Completed", ["Grace"])
+
+
+def test_answered_form_is_good_for_one_decision(drifted: Books, deployment_id: UUID) -> None:
+    run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
+    decide(run, "approve", "Grace")
+    tamper(drifted, "w3", "credit_balance", 50)
+    tamper(drifted, "w3", "balance", 50)
+    retry(run)
+    assert state_of(again(run)) == "Suspended", "the same figures, and the same run"
+    assert len(log(drifted)) == 1
+
+
 def test_rejected_corrections_are_not_made(drifted: Books, deployment_id: UUID) -> None:
     run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
     run = decide(run, "reject", "Grace", "ask the bank first")
@@ -266,8 +307,7 @@ def test_interrupted_run_goes_on_with_its_approval(
     assert [line.balance_id for line in log(drifted)] == ["bln_w7"]
 
     monkeypatch.setattr(corrections, "correct_balance", real)
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+    retry(run)
     run = again(run)
     assert state_of(run) == "Completed"
     assert {(line.balance_id, line.approved_by) for line in log(drifted)} == {("bln_w3", "Grace"), ("bln_w7", "Grace")}
