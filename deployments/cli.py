@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from deployments import display
 from ledger_db.business_calendar import BusinessCalendar
+from ledger_db.csv_import import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, import_transactions
 from ledger_db.database import display_url, ledger_engine, reachable
 from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigrated, RunAtWork, first_line
 from ledger_db.settings import Settings, get_settings
@@ -208,18 +209,17 @@ def generate_command(
     )
 
 
-@app.command("import")
+@app.command(
+    "import",
+    help="Load a CSV of transactions into the ledger, all of it or nothing; bad rows are listed with their line "
+    "numbers.\n\n"
+    f"UTF-8 with a header. Columns: {', '.join(REQUIRED_COLUMNS)}; optional: {', '.join(OPTIONAL_COLUMNS)}. Amounts "
+    "are in major units (1200.00), instants ISO 8601 with an offset; docs/import.md says what each column takes.",
+)
 def import_command(
     file: Annotated[Path, typer.Argument(help="A CSV file of transactions.", exists=True, dir_okay=False)],
 ) -> None:
-    """Load a CSV of transactions into the ledger, all of it or nothing; bad rows are listed with their line numbers.
-
-    UTF-8 with a header. Columns: reference (unique), source and destination (a balance's id or @Name), amount (major
-    units: 1200.00), currency; optional: precision (100), status (APPLIED), effective_date and created_at (ISO 8601
-    with an offset), parent_reference, description.
-    """
-    from ledger_db.csv_import import import_transactions
-
+    """Load a CSV of transactions into the ledger."""
     engine = _ledger()
     with display.err().status("loading"), engine.begin() as connection:
         result = import_transactions(connection, file)

@@ -1,21 +1,7 @@
 """Import transactions from a CSV file: all of its rows, or none and a list of what is wrong with them.
 
-The file is UTF-8 with a header. Columns, in any order:
-
-========================  ==================================================================================
-``reference``             what makes the row unique, in the file and in the ledger
-``source, destination``   a balance id, or ``@Name`` of an internal balance, which must exist in the currency
-``amount``                decimal text in major units, greater than zero: ``1200.00``; no sign, no exponent
-``currency``              the currency of both balances
-``precision``             optional; minor units in one major unit, a power of ten; 100 where it is empty
-``status``                optional; APPLIED where it is empty, or INFLIGHT, QUEUED, SCHEDULED, REJECTED, VOID
-``effective_date``        optional; ISO 8601 with an offset: ``2026-01-31T23:59:00+01:00``
-``created_at``            optional; likewise; the moment of the import where it is empty
-``parent_reference``      optional; reference of the transaction it settles or refunds, in the ledger or above
-``description``           optional
-========================  ==================================================================================
-
-Rows are read one at a time and copied into a temporary table, where set-based statements check and record them.
+The file is UTF-8 with a header; docs/import.md says what each column takes. Rows are read one at a time and copied into
+a temporary table, where set-based statements check and record them.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from ledger_db.csv_import import ImportResult, import_transactions
+from ledger_db.csv_import import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, ImportResult, import_transactions
 from ledger_db.errors import BadImport
 from tests.support import Books
 
@@ -305,3 +306,13 @@ def test_many_rows_are_checked_set_by_set(opened: Books, file: Path) -> None:
     assert (opened.balance("wallet"), opened.inflight("wallet")) == ("10000.00", "0.00")
     columns: list[tuple[Any, ...]] = opened.rows("SELECT max(version) FROM blnk.balances")
     assert columns == [(2,)]
+
+
+def test_the_documented_columns_are_those_that_are_read() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "import.md").read_text()
+    documented = [
+        (name, meaning.startswith("optional"))
+        for names, meaning in re.findall(r"^\| (`.*?) \| (.*) \|$", page, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    ]
+    assert documented == [(name, False) for name in REQUIRED_COLUMNS] + [(name, True) for name in OPTIONAL_COLUMNS]
