@@ -111,14 +111,19 @@ def record_findings(connection: Connection, verification: Verification, findings
 
 
 def close_unseen(connection: Connection, verification: Verification) -> int:
-    """Close what this verification would have seen and did not; returns how many. Call it when no batch failed."""
+    """Close what this verification would have seen and did not; returns how many. Call it when no batch failed.
+
+    What another one saw meanwhile stays open: this one may have looked there before it came to be.
+    """
     return connection.execute(
         text(
             f"""
             UPDATE ledger_eod.discrepancies AS known
             SET closed_at = clock_timestamp(), closed_verification_id = :verification_id
             WHERE known.closed_at IS NULL
-                AND known.last_verification_id < :verification_id
+                AND known.last_seen_at < (
+                    SELECT started_at FROM ledger_eod.verifications WHERE verification_id = :verification_id
+                )
                 AND {SEEN_BY[verification.scope]}
                 AND (
                     CAST(:unrestricted AS boolean)

@@ -72,17 +72,16 @@ def _with_evidence(connection: Connection, verification: Verification, rows: Seq
     if verification.base_run_id is not None:
         base_date = base_date_of(connection, verification)
         based = _based_sums(connection, verification, suspects)
+        # a balance made after the close has neither snapshot nor postings before it: both witnesses say zero. What is
+        # said of the stored row is said of the close's figures in every scope, so that it is the same difference.
         suspects = [
-            replace(suspect, base_date=base_date, based=based.get(suspect.balance_id, NO_PARTS))
-            if row.has_snapshot
-            else replace(suspect, base_date=base_date, snapshot=None)
-            for suspect, row in zip(suspects, rows, strict=True)
-        ]
-        # a balance made after the close has nothing before it: both witnesses say zero
-        suspects = [
-            replace(suspect, snapshot=NO_PARTS, based=NO_PARTS) if suspect.snapshot is None else suspect
+            replace(
+                suspect, base_date=base_date, based=based.get(suspect.balance_id, NO_PARTS),
+                proven=suspect.snapshot.plus(suspect.since),
+            )
             for suspect in suspects
-        ]
+            if suspect.snapshot is not None
+        ]  # fmt: skip
     else:
         suspects = [replace(suspect, snapshot=None) for suspect in suspects]
     base_cut = cut_of(connection, verification.base_run_id, "base")["base_cut"]

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from ledger_db.books import create_balance, create_ledger
-from ledger_db.discrepancies import list_discrepancies
+from ledger_db.discrepancies import close_unseen, list_discrepancies, record_findings
 from ledger_db.errors import DeclarationRefused, NothingToVerify
 from ledger_db.opening_balances import declare_opening_balance
-from ledger_db.verifications import Scope
+from ledger_db.verifications import Scope, open_verification
 from tests.support import Books, Ledger, instant, unguarded
-from tests.verdicts import causes, findings_by_name, verify
+from tests.verdicts import causes, findings_by_name, judge_all, verify
 
 
 @pytest.fixture
@@ -350,6 +350,24 @@ def test_an_old_hold_without_precise_amount_and_precision_is_no_over_commit(heal
     assert verify(healthy, scope).findings == []
 
 
+@pytest.mark.parametrize("scope", BOTH)
+def test_what_was_declared_does_not_excuse_what_is_tampered_with_later(healthy: Books, scope: Scope) -> None:
+    healthy.insert(
+        source="bln_wallet", destination="bln_shop", currency="USD", created_at=naive("2026-01-31 12:00"),
+        amount=Decimal("1.005"), precise_amount=None, stored_too=False,
+    )  # fmt: skip
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 100, balance = balance + 100 "
+                    "WHERE balance_id = 'bln_shop'")  # fmt: skip
+    (found,) = verify(healthy, scope).found
+    assert (found.cause, found.action) == ("wrong_scale", "declare_unprovable")
+    with healthy.engine.begin() as connection:
+        declare_opening_balance(connection, "bln_shop", declared_by="ada", reason="too many decimals")
+    assert verify(healthy, scope).findings == []
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 5 WHERE balance_id = 'bln_shop'")
+    (found,) = verify(healthy, scope).found
+    assert (found.cause, found.gross_difference) == ("tampered_stored_row", Decimal(5))
+
+
 def test_a_self_transfer_and_lineage_shadows_are_no_drift(healthy: Books) -> None:
     healthy.post("""
         recorded          source            destination       amount     status
@@ -538,6 +556,48 @@ def test_a_restricted_verification_closes_only_what_it_saw(
     assert (restricted.verification.closed_count, restricted.verification.balance_count) == (len(seen), len(seen))
     verify(healthy, scope)
     assert {each for each in open_subjects(healthy) if " on " not in each} == {"txn_small", "bln_payer", "bln_payee"}
+
+
+def test_a_verification_that_looked_earlier_does_not_close_what_another_saw_meanwhile(healthy: Books) -> None:
+    with healthy.engine.begin() as connection:
+        first = open_verification(connection, scope="since-close")
+        second = open_verification(connection, scope="from-genesis")
+    assert judge_all(healthy, second) == []
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 50 WHERE balance_id = 'bln_shop'")
+    found = judge_all(healthy, first)
+    with healthy.engine.begin() as connection:
+        assert record_findings(connection, first, found).opened_count == 1
+    with healthy.engine.begin() as connection:
+        assert close_unseen(connection, second) == 0
+    assert open_subjects(healthy) == {"bln_shop"}
+    assert verify(healthy, "from-genesis").verification.opened_count == 0
+
+
+def test_what_stays_unexplained_is_one_discrepancy_in_both_scopes(healthy: Books) -> None:
+    unguarded(healthy, "blnk.transactions", "DELETE FROM blnk.transactions WHERE transaction_id = 'txn_part'")
+    healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 50 WHERE balance_id = 'bln_shop'")
+    first = verify(healthy, "since-close")
+    assert causes(first.found) == {("unexplained", "bln_shop"), ("row_edited_or_removed", "bln_shop")}
+    second, third = verify(healthy, "from-genesis"), verify(healthy, "since-close")
+    assert causes(second.found) == causes(first.found) | {("row_edited_or_removed", "bln_wallet")}
+    assert [(each.verification.opened_count, each.verification.closed_count) for each in (second, third)] == [
+        (1, 0), (0, 0),
+    ]  # fmt: skip
+
+
+def test_a_removed_snapshot_is_not_blamed_on_the_stored_row(healthy: Books) -> None:
+    unguarded(
+        healthy, "ledger_eod.balance_snapshots",
+        "DELETE FROM ledger_eod.balance_snapshots WHERE business_date = '2026-01-30' "
+        "AND balance_key = (SELECT id FROM blnk.balances WHERE balance_id = 'bln_shop')",
+    )  # fmt: skip
+    for scope in BOTH:
+        (found,) = verify(healthy, scope).found
+        assert (found.cause, found.balance_id, found.evidence["stored_row_agrees_with"]) == (
+            "row_edited_or_removed", "bln_shop", "raw rows",
+        )  # fmt: skip
+    missing = findings_by_name(verify(healthy, "checksums").found)["bln_shop on 2026-01-30"]
+    assert missing.evidence["snapshot"] == "missing"
 
 
 def test_what_was_found_cannot_be_rewritten(healthy: Books) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from ledger_db.causes import Finding
 from ledger_db.discrepancies import Discrepancy, close_unseen, list_discrepancies, record_findings
-from ledger_db.drift import check_transactions, verify_batch
+from ledger_db.drift import BatchVerdict, check_transactions, verify_batch
 from ledger_db.restored_copy import system_identifier
 from ledger_db.row_checksums import check_close, closes_to_check
 from ledger_db.verifications import (
@@ -60,11 +60,7 @@ def verify(
             collect_postings(connection, verification_id)
         with books.engine.begin() as connection:
             findings += check_transactions(connection, verification_id)
-            ranges = plan_balance_ranges(connection, verification_id, batch_size=batch_size)
-        for keys in ranges:
-            with books.engine.begin() as connection:
-                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-                verdict = verify_batch(connection, verification_id, keys)
+        for verdict in verdicts(books, verification_id, batch_size):
             findings += verdict.findings
             balances += verdict.balance_count
             gross += verdict.gross_volume
@@ -82,6 +78,23 @@ def verify(
         )  # fmt: skip
     with books.engine.connect() as connection:
         return Sweep(ended, findings, list_discrepancies(connection, verification_id=verification_id))
+
+
+def verdicts(books: Books, verification_id: int, batch_size: int = 2) -> Iterator[BatchVerdict]:
+    """Every batch of a verification whose sums are collected, each at one instant of its own."""
+    with books.engine.begin() as connection:
+        ranges = plan_balance_ranges(connection, verification_id, batch_size=batch_size)
+    for keys in ranges:
+        with books.engine.begin() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield verify_batch(connection, verification_id, keys)
+
+
+def judge_all(books: Books, opened: Verification) -> list[Finding]:
+    """What an open verification finds in the stored rows; nothing is stored and it stays open."""
+    with books.engine.begin() as connection:
+        collect_postings(connection, opened.verification_id)
+    return [finding for verdict in verdicts(books, opened.verification_id) for finding in verdict.findings]
 
 
 def causes(found: Iterable[Discrepancy]) -> set[tuple[str, str]]:

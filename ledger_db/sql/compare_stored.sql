@@ -58,10 +58,9 @@ opening AS (  -- the newest declaration of a balance counts
     ORDER BY balance_key, opening_balance_id DESC
 ),
 
-witnesses AS (  -- LEFT: most balances have no postings since, and new ones no snapshot
+witnesses AS (  -- LEFT: most balances have no postings since, and new ones nothing in the close
     SELECT
         stored.*,
-        base.balance_key IS NOT NULL AS has_snapshot,
         COALESCE(base.credit_balance, 0) AS snapshot_credit_balance,
         COALESCE(base.debit_balance, 0) AS snapshot_debit_balance,
         COALESCE(base.inflight_credit_balance, 0) AS snapshot_inflight_credit_balance,
@@ -123,7 +122,6 @@ suspects AS (
         since_debit_balance,
         since_inflight_credit_balance,
         since_inflight_debit_balance,
-        has_snapshot,
         snapshot_credit_balance,
         snapshot_debit_balance,
         snapshot_inflight_credit_balance,
@@ -139,7 +137,7 @@ suspects AS (
         OR inflight_debit_balance < 0
         OR (
             CAST(:from_genesis AS boolean)
-            AND has_snapshot
+            AND CAST(:base_date AS date) IS NOT NULL
             AND (
                 snapshot_credit_balance <> based_credit_balance
                 OR snapshot_debit_balance <> based_debit_balance

@@ -1,8 +1,9 @@
 -- What known mistakes would have done to the stored rows of some balances, where that is exactly their drift.
 -- balance_ids, and as parallel arrays credits, debits, inflight_credits, inflight_debits: stored minus proven.
--- base_cut: the base close's cut, NULL without one. Minor units. Each mistake is tried for all of a balance's rows that could have met it, and for each of them alone.
--- Returns balance_id, explanation, row_count, transaction_ids (at most 20); legacy_rate, not_integral and
--- over_committed_hold whatever the drift: they say what the balance has. Read-only. Cost: these balances' histories, by index.
+-- base_cut: the base close's cut, NULL without one. Minor units. Each mistake is tried for all of a balance's rows that
+-- could have met it, and for each of them alone. Returns balance_id, explanation, row_count, transaction_ids (at most
+-- 20); legacy_rate, not_integral and over_committed_hold whatever the drift: they say what the balance has, the former two
+-- unless a declaration covers it. Read-only. Cost: these balances' histories, by index.
 WITH
 -- include postings
 ,
