@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from statistics import median
 from typing import Any
 
 from sqlalchemy import text
 
 from benchmarks.ledgers import BenchLedger, bench_ledger
+from ledger_db.causes import Finding
 from ledger_db.discrepancies import close_unseen
-from ledger_db.drift import check_transactions, verify_batch
+from ledger_db.drift import BatchVerdict, check_transactions, verify_batch
+from ledger_db.settings import get_settings
+from ledger_db.snapshots import KeyRange
 from ledger_db.sql import statement
 from ledger_db.verifications import (
     Scope,
@@ -101,24 +106,31 @@ def settle(ledger: BenchLedger) -> None:
 
 
 def sweep(ledger: BenchLedger, scope: Scope) -> float:
-    """Seconds of a whole verification in which nothing is found, one batch after the other, without an orchestrator."""
+    """Seconds of a whole verification in which nothing is found, its parts side by side as in the flow, without it."""
+
+    def check(verification_id: int) -> list[Finding]:
+        with ledger.engine.begin() as connection:
+            return check_transactions(connection, verification_id)
+
+    def compare(verification_id: int, keys: KeyRange) -> BatchVerdict:
+        with ledger.engine.begin() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            return verify_batch(connection, verification_id, keys)
+
     started = time.perf_counter()
     with ledger.engine.begin() as connection:
         opened = open_verification(connection, scope=scope)
     verification_id = opened.verification_id
-    with ledger.engine.begin() as connection:
-        collect_postings(connection, verification_id)
-    with ledger.engine.begin() as connection:
-        findings = check_transactions(connection, verification_id)
-        ranges = plan_balance_ranges(connection, verification_id, batch_size=BATCH_SIZE)
-    balances, gross = 0, Decimal(0)
-    for keys in ranges:
+    with ThreadPoolExecutor(get_settings().workers) as workers:
+        checking = workers.submit(check, verification_id)
         with ledger.engine.begin() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            verdict = verify_batch(connection, verification_id, keys)
-        findings += verdict.findings
-        balances += verdict.balance_count
-        gross += verdict.gross_volume
+            collect_postings(connection, verification_id)
+        with ledger.engine.begin() as connection:
+            ranges = plan_balance_ranges(connection, verification_id, batch_size=BATCH_SIZE)
+        verdicts = list(workers.map(partial(compare, verification_id), ranges))
+        findings = checking.result() + [finding for verdict in verdicts for finding in verdict.findings]
+    balances = sum(verdict.balance_count for verdict in verdicts)
+    gross = sum((verdict.gross_volume for verdict in verdicts), Decimal(0))
     with ledger.engine.begin() as connection:
         closed = close_unseen(connection, opened)
         end_verification(

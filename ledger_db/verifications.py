@@ -268,13 +268,14 @@ def plan_balance_ranges(connection: Connection, verification_id: int, *, batch_s
 
 
 def lock_open_verification(connection: Connection, verification_id: int) -> Verification:
-    """The verification, kept open until the transaction ends.
+    """The verification, kept open until the transaction ends; findings can be stored meanwhile.
 
     Raises:
         VerificationNotOpen: it is finished or abandoned.
     """
     connection.execute(
-        text("SELECT FROM ledger_eod.verifications WHERE verification_id = :id FOR UPDATE"), {"id": verification_id}
+        text("SELECT FROM ledger_eod.verifications WHERE verification_id = :id FOR NO KEY UPDATE"),
+        {"id": verification_id},
     )
     verification = find_verification(connection, verification_id)
     if verification.status != "open":

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, text
 
+from ledger_db.causes import Finding
+from ledger_db.discrepancies import record_findings
 from ledger_db.drift import check_transactions, verify_batch
 from ledger_db.snapshots import KeyRange
 from ledger_db.verifications import (
@@ -141,3 +143,14 @@ def test_ranges_of_a_verification_that_ended_have_no_verdict(books: Books) -> No
     sweep = verify(books, "since-close")
     with books.engine.connect() as connection, pytest.raises(Exception, match="has no sums to prove from"):
         verify_batch(connection, sweep.verification.verification_id, KeyRange(1, 1, 1))
+
+
+def test_findings_are_stored_while_the_sums_are_collected(books: Books) -> None:
+    with books.engine.begin() as connection:
+        opened = open_verification(connection, scope="from-genesis")
+    finding = Finding("orphan_commit", "investigate", transaction_key=1)
+    with books.engine.connect() as collecting, collecting.begin():
+        collect_postings(collecting, opened.verification_id)
+        with books.engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+            assert record_findings(connection, opened, [finding]).opened_count == 1

@@ -59,7 +59,7 @@ provable_transactions AS NOT MATERIALIZED (
     FROM counted_transactions
 ),
 
-postings AS NOT MATERIALIZED (
+credits AS NOT MATERIALIZED (
     SELECT
         transaction_key,
         destination AS balance_id,
@@ -67,20 +67,44 @@ postings AS NOT MATERIALIZED (
         recorded_xid,
         exception,
         trunc(posted * rate) AS credit,
-        0::numeric AS debit,
-        trunc(held * rate) AS inflight_credit,
-        0::numeric AS inflight_debit
+        trunc(held * rate) AS inflight_credit
     FROM provable_transactions
-    UNION ALL
+),
+
+debits AS NOT MATERIALIZED (
     SELECT
         transaction_key,
         source AS balance_id,
         effective_at,
         recorded_xid,
         exception,
-        0::numeric AS credit,
         posted AS debit,
-        0::numeric AS inflight_credit,
         held AS inflight_debit
     FROM provable_transactions
+),
+
+postings AS NOT MATERIALIZED (
+    SELECT
+        transaction_key,
+        balance_id,
+        effective_at,
+        recorded_xid,
+        exception,
+        credit,
+        0::numeric AS debit,
+        inflight_credit,
+        0::numeric AS inflight_debit
+    FROM credits
+    UNION ALL
+    SELECT
+        transaction_key,
+        balance_id,
+        effective_at,
+        recorded_xid,
+        exception,
+        0::numeric AS credit,
+        debit,
+        0::numeric AS inflight_credit,
+        inflight_debit
+    FROM debits
 )
