@@ -373,18 +373,17 @@ def reconstruct_command(
 
     if approve is not None and not (apply and who.strip()):
         raise typer.BadParameter("goes with --apply and --as WHO", param_hint="--approve")
+    if approve is not None and select is not ReconstructionSelection.given:
+        raise typer.BadParameter("is about the balances of the proposal: select none", param_hint="--approve")
     with _ledger().begin() as connection:
         balance_ids = [find_balance_id(connection, name, currency=currency) for name in balances or []]
     selection, proposed_by = select, who
     if approve is not None:
         with ledger_engine().begin() as connection:
-            proposal = _approved(connection, approve, who)
+            proposal, balance_ids = _approved(connection, approve, who, balance_ids)
             proposed_by, reason = proposal.proposed_by, reason or proposal.reason
-            if not balance_ids and select is ReconstructionSelection.given:
-                if proposal.selection == "requested":
-                    selection = ReconstructionSelection.requested
-                else:
-                    balance_ids = _proposed_balances(connection, proposal)
+        if proposal.selection == "requested":
+            selection, balance_ids = ReconstructionSelection.requested, []
     try:
         report = reconstruct_now(
             balance_ids=balance_ids or None, select=selection.value, apply=apply, reason=reason,
@@ -397,24 +396,27 @@ def reconstruct_command(
     _show_reconstruction(report, as_json=as_json)
 
 
-def _approved(connection: Connection, figures_hash: str, who: str) -> Reconstruction:
-    """The proposal of this hash, approved; a refusal is kept too."""
+def _approved(
+    connection: Connection, figures_hash: str, who: str, named: list[str]
+) -> tuple[Reconstruction, list[str]]:
+    """The proposal of this hash, approved, and the balances it would correct; a refusal is kept too."""
     from ledger_db.approvals import decide, find_proposal
     from ledger_db.errors import ApprovalRefused
+    from ledger_db.reconstructions import results_of
 
     proposal = find_proposal(connection, figures_hash)
+    found = results_of(connection, proposal.reconstruction_id)
+    proposed = [result.balance_id for result in found if result.verdict not in ("agrees", "refused")]
+    if named and set(named) != set(proposed):
+        raise ApprovalRefused(
+            f"{proposal.name}, whose figures have this hash, is about other balances: {', '.join(proposed[:3])}"
+            f"{' …' if len(proposed) > 3 else ''}; name those or none"
+        )
     decided = decide(connection, proposal, decision="approved", decided_by=who, channel="command line")
     if decided.decision == "refused":
         connection.commit()
         raise ApprovalRefused(decided.remark)
-    return proposal
-
-
-def _proposed_balances(connection: Connection, proposal: Reconstruction) -> list[str]:
-    from ledger_db.reconstructions import results_of
-
-    found = results_of(connection, proposal.reconstruction_id)
-    return [result.balance_id for result in found if result.verdict not in ("agrees", "refused")]
+    return proposal, proposed
 
 
 def _show_reconstruction(report: Any, *, as_json: bool) -> None:

@@ -411,7 +411,10 @@ def reconstruction_line(reconstruction: Reconstruction, results: list[Result]) -
     said = ", ".join(f"{count:,} {words.get(verdict, verdict)}" for verdict, count in counts.items() if count)
     line = f"{reconstruction.name}: {said or 'no balance to reconstruct'}"
     if reconstruction.mode == "report" and counts["correct"]:
-        line += "; nothing was changed, --apply --reason WHY --as WHO proposes it"
+        line += (
+            f"; nothing was changed. Figures {str(reconstruction.figures_hash)[:16]}: repeat with --apply --reason WHY "
+            "--as WHO to propose them, and with --approve HASH to approve them"
+        )
     return line
 
 

@@ -5,6 +5,7 @@ An approval is about figures, named by their hash. It counts for the reconstruct
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -49,7 +50,7 @@ def decide(
 ) -> Approval:
     """Keep a decision about a proposal's figures; one that must not count is kept as refused, with the reason."""
     why_not = ""
-    if not decided_by.strip():
+    if not _spelled(decided_by):
         why_not = "an approval is evidence: it needs the name of who approves"
     elif same_person(decided_by, proposal.proposed_by) and decision == "approved":
         why_not = f"{decided_by.strip()} proposed this correction: somebody else must approve it"
@@ -73,18 +74,29 @@ def decide(
 
 
 def same_person(one: str, other: str) -> bool:
-    """Whether two names, both given, are the same, whatever their case and blanks."""
-    return " ".join(one.split()).casefold() == " ".join(other.split()).casefold() != ""
+    """Whether two names, both given, are the same, whatever their case, blanks and kind of letters."""
+    return _spelled(one) == _spelled(other) != ""
+
+
+def _spelled(name: str) -> str:
+    """A name in one spelling: composed letters, no case, single blanks, nothing that is not seen."""
+    seen = (sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    return " ".join("".join(seen).split()).casefold()
 
 
 def find_approval(connection: Connection, proposal: Reconstruction, *, within_hours: int) -> Approval | None:
-    """The newest approval of a proposal's figures by somebody else, if it is not used yet and not too old."""
+    """The newest approval of a proposal's figures by somebody else, if it is not used yet and not too old.
+
+    A later rejection of the figures takes it back.
+    """
     rows = connection.execute(
         text(
             f"SELECT {COLUMNS} FROM ledger_eod.approvals WHERE figures_hash = :figures_hash AND decision = 'approved' "  # noqa: S608
             "AND decided_at > clock_timestamp() - make_interval(hours => :within_hours) "
             "AND NOT EXISTS (SELECT FROM ledger_eod.reconstructions "
-            "WHERE reconstructions.approval_id = approvals.approval_id) ORDER BY approval_id DESC"
+            "WHERE reconstructions.approval_id = approvals.approval_id) "
+            "AND NOT EXISTS (SELECT FROM ledger_eod.approvals AS later WHERE later.figures_hash = :figures_hash "
+            "AND later.decision = 'rejected' AND later.approval_id > approvals.approval_id) ORDER BY approval_id DESC"
         ),
         {"figures_hash": proposal.figures_hash, "within_hours": within_hours},
     )
@@ -96,7 +108,7 @@ def find_proposal(connection: Connection, hash_or_start: str) -> Reconstruction:
     """The newest reconstruction whose figures have this hash; its first twelve digits are enough.
 
     Raises:
-        ApprovalRefused: there is none, the digits fit several figures, or it was applied already.
+        ApprovalRefused: there is none, the digits fit several figures, or it was applied or rejected already.
     """
     wanted = hash_or_start.strip().lower()
     if not wanted or set(wanted) - set("0123456789abcdef") or not 12 <= len(wanted) <= HASH_LENGTH:
@@ -118,6 +130,8 @@ def find_proposal(connection: Connection, hash_or_start: str) -> Reconstruction:
             f"{proposal.name} was applied with these figures already, approved by {proposal.approved_by or 'nobody'}; "
             "propose it again if the difference is back"
         )
+    if proposal.status == "rejected":
+        raise ApprovalRefused(f"{proposal.name} with these figures was rejected; propose it again")
     return proposal
 
 

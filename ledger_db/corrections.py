@@ -95,7 +95,7 @@ def correct_balance(connection: Connection, reconstruction_id: int, balance_id: 
         return proposed.verdict
     found = recalculate(connection, balance_id, base_of(connection, reconstruction))
     verdict, remark = _correct(connection, reconstruction, proposed, found)
-    if proposed.verdict == "correct":
+    if proposed.verdict == "correct" or verdict != "agrees":
         change_result(connection, reconstruction_id, proposed.balance_key, verdict, remark)
     return verdict
 
@@ -212,21 +212,24 @@ def _log(
     )
 
 
-#: The start of the newest verification of all balances that did not see the balance drift.
+#: When the balance last agreed: the newest verification of all balances that did not see it drift, or its correction.
 LAST_AGREED: Final = """
-    SELECT max(done.started_at)
-    FROM ledger_eod.verifications AS done
-    WHERE done.status = 'finished'
-        AND done.scope <> 'checksums'
-        AND done.ledger_id IS NULL AND done.currency IS NULL AND done.balance_ids IS NULL
-        AND done.verification_id < COALESCE(
-            (
-                SELECT min(known.first_verification_id)
-                FROM ledger_eod.discrepancies AS known
-                WHERE known.balance_key = :balance_key AND known.closed_at IS NULL AND known.business_date IS NULL
-            ),
-            9223372036854775807
-        )
+    SELECT GREATEST(
+        (
+            SELECT max(done.started_at)
+            FROM ledger_eod.verifications AS done
+            WHERE done.status = 'finished'
+                AND done.scope <> 'checksums'
+                AND done.ledger_id IS NULL AND done.currency IS NULL AND done.balance_ids IS NULL
+                AND NOT EXISTS (
+                    SELECT
+                    FROM ledger_eod.discrepancies AS known
+                    WHERE known.balance_key = :balance_key AND known.business_date IS NULL
+                        AND done.verification_id BETWEEN known.first_verification_id AND known.last_verification_id
+                )
+        ),
+        (SELECT max(earlier.corrected_at) FROM ledger_eod.corrections AS earlier WHERE balance_key = :balance_key)
+    )
 """
 
 

@@ -29,7 +29,6 @@ CORRECTABLE: Final = frozenset({"balance_not_credit_minus_debit", "wrong_scale",
 
 #: An UPDATE of a balance row is notified with the row as JSON; PostgreSQL refuses a payload of this many bytes or more.
 NOTIFICATION_LIMIT: Final = 8000
-ANSWER_BYTES: Final = 500  # what a stored result adds at least; the write itself measures exactly
 
 
 class Amounts(NamedTuple):
@@ -99,9 +98,13 @@ class Recalculation:
                 f"its raw rows no longer add up to the close of {self.suspect.base_date}: a transaction or the "
                 "snapshot was changed; find out which before the row is touched"
             )
-        added = ANSWER_BYTES if self.is_requested else 0
-        if self.notification_bytes + added >= NOTIFICATION_LIMIT:
-            return too_long(self.notification_bytes + added)
+        if min(self.suspect.proven.inflight_credit, self.suspect.proven.inflight_debit) < 0:
+            return (
+                "its postings take more off its holds than was held, and a negative hold is never written: find out "
+                "which settlement is wrong first"
+            )
+        if self.notification_bytes >= NOTIFICATION_LIMIT:  # the write itself measures what it would write
+            return too_long(self.notification_bytes)
         return ""
 
 
@@ -128,8 +131,8 @@ class Result:
         return EXACT.subtract(self.recalculated.balance, self.previous.balance)
 
     @property
-    def figures(self) -> tuple[Decimal, ...]:
-        """What a correction adds to credit, debit and their inflight amounts, or else to the two balances.
+    def figures(self) -> tuple[str, ...]:
+        """What a correction adds to credit, debit and their inflight amounts, or else to the two balances; as text.
 
         Not both: the application recomputes the balances from the parts at its next write.
         """
@@ -140,7 +143,7 @@ class Result:
             change.inflight_credit_balance,
             change.inflight_debit_balance,
         )
-        return parts if any(parts) else (change.balance, change.inflight_balance)
+        return tuple(map(plain, parts if any(parts) else (change.balance, change.inflight_balance)))
 
     def as_reference(self) -> dict[str, str]:
         """The eight fields of the reference system's ``BLNK_RECONCILIATION_RESULT``."""

@@ -86,8 +86,10 @@ def open_reconstruction(
     Raises:
         ReconstructionRefused: a correction without a reason, or a request that the application itself answers.
     """
-    if mode == "apply" and not reason.strip() and selection != "requested":
+    if mode == "apply" and selection != "requested" and not reason.strip():
         raise ReconstructionRefused("a correction is evidence: it needs a reason")
+    if selection == "requested" and not reason.strip():
+        reason = "requested in the balance's meta_data"
     if selection == "requested" and _reference_answers(connection):
         raise ReconstructionRefused(
             "this ledger's application answers BLNK_RUN_RECONCILIATION itself: select given or discrepancies"
@@ -114,7 +116,7 @@ def open_reconstruction(
         {
             "mode": mode,
             "selection": selection,
-            "reason": reason.strip() or "requested in the balance's meta_data",
+            "reason": reason.strip(),
             "proposed_by": proposed_by.strip(),
             "flow_run_id": flow_run_id,
             "base_run_id": None if base is None else base.run_id,
@@ -293,10 +295,7 @@ def figures_hash(proposed: Sequence[Result]) -> str:
     The differences and not the amounts themselves: a payment that is booked meanwhile moves both sides alike and leaves
     the correction what it was, so that a busy balance can be approved at all.
     """
-    lines = sorted(
-        "|".join([each.balance_id, each.currency, str(each.cause), *(plain(amount) for amount in each.figures)])
-        for each in proposed
-    )
+    lines = sorted("|".join([each.balance_id, each.currency, str(each.cause), *each.figures]) for each in proposed)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -313,7 +312,7 @@ def approval_reasons(proposed: Sequence[Result], *, limits: Mapping[str, Decimal
     reasons = [
         f"{plain(gross)} {currency} in all, the limit is {plain(limits.get(currency, Decimal(0)))} (minor units)"
         for currency, gross in gross_by_currency(proposed).items()
-        if gross > limits.get(currency, Decimal(0))
+        if gross.is_nan() or gross > limits.get(currency, Decimal(0))
     ]
     if len(proposed) > balance_limit:
         reasons.append(f"{len(proposed)} balances, the limit is {balance_limit}")
@@ -327,13 +326,15 @@ def begin_applying(connection: Connection, reconstruction_id: int, approval_id: 
     """Use an approval, where one is needed, for this reconstruction and no other, and let its corrections begin.
 
     Raises:
-        ApprovalRefused: it needs an approval and has none, or the approval was used before.
+        ApprovalRefused: it needs an approval and has none, or this is none of its figures, or was used before.
     """
     reconstruction = find_reconstruction(connection, reconstruction_id)
     if reconstruction.status != "proposed" or reconstruction.mode != "apply":
         raise ReconstructionRefused(f"{reconstruction.name} is {reconstruction.status}, to {reconstruction.mode}")
     if reconstruction.approval_reasons and approval_id is None:
         raise ApprovalRefused(f"{reconstruction.name} needs an approval: {'; '.join(reconstruction.approval_reasons)}")
+    if approval_id is not None and not _approves(connection, approval_id, reconstruction):
+        raise ApprovalRefused(f"this is no approval of the figures of {reconstruction.name}")
     try:
         with connection.begin_nested():
             connection.execute(
@@ -346,6 +347,18 @@ def begin_applying(connection: Connection, reconstruction_id: int, approval_id: 
     except IntegrityError:
         raise ApprovalRefused("this approval was used before: an approval is good for one reconstruction") from None
     return find_reconstruction(connection, reconstruction_id)
+
+
+def _approves(connection: Connection, approval_id: int, reconstruction: Reconstruction) -> bool:
+    return bool(
+        connection.scalar(
+            text(
+                "SELECT count(*) FROM ledger_eod.approvals WHERE approval_id = :approval_id "
+                "AND decision = 'approved' AND figures_hash = :figures_hash"
+            ),
+            {"approval_id": approval_id, "figures_hash": reconstruction.figures_hash},
+        )
+    )
 
 
 def end_reconstruction(

@@ -398,6 +398,8 @@ opening_balances = Table(
     Column("declared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     # what it covers: rows recorded later have to prove themselves again
     Column("cut", PgSnapshot, nullable=False, server_default=text("pg_current_snapshot()")),
+    # the cluster of that cut; in another one it covers nothing
+    Column("system_identifier", Text, nullable=False, server_default=""),
     # compare_stored.sql: the newest declaration of each balance of a range
     Index("ix_opening_balances_balance_key", "balance_key", "opening_balance_id"),
     schema=EOD_SCHEMA,

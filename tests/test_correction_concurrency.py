@@ -30,7 +30,7 @@ from tests.support import Books, Ledger, instant
 from tests.verdicts import verify
 
 NAMES = ("wallet", "shop", "purse", "till")
-STRESS_SECONDS = 4.0
+CORRECTIONS = 12
 
 
 @pytest.fixture
@@ -237,8 +237,9 @@ def test_corrector_among_four_writers_loses_nothing(books: Books) -> None:
     planted: list[tuple[str, int]] = []
     payers = Payers(books)
     try:
-        deadline = time.monotonic() + STRESS_SECONDS
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while len(planted) < CORRECTIONS or payers.paid < 50 or not payers.refused:
+            assert time.monotonic() < deadline
             name, by = chance.choice(NAMES), chance.choice([-1, 1]) * chance.randrange(1, 10**6)
             books.execute(  # with its version, so that no writer overwrites it unseen
                 "UPDATE blnk.balances SET credit_balance = credit_balance + :by, balance = balance + :by, "
@@ -255,9 +256,6 @@ def test_corrector_among_four_writers_loses_nothing(books: Books) -> None:
             assert correct(books, proposal, name) == "corrected"
     finally:
         payers.end()
-    assert len(planted) > 10
-    assert payers.paid > 50
-    assert payers.refused > 0
     assert [(line.balance_id, int(-line.difference)) for line in reversed(log(books))] == planted
     assert_stored_is_proved(books)
     assert verify(books, "from-genesis").findings == []

@@ -11,6 +11,8 @@ import pytest
 from ledger_db.errors import ApprovalRefused, ReconstructionRefused
 from ledger_db.history import balance_at
 from ledger_db.opening_balances import declare_opening_balance
+from ledger_db.restored_copy import forget_recorded
+from tests.proof import assert_proved
 from tests.repairs import (
     APPROVER,
     NO_LIMIT,
@@ -402,3 +404,202 @@ def test_figures_that_changed_since_they_were_approved_are_stale(books: Books) -
     assert correct(books, proposal, "wallet") == "stale"
     assert books.stored_rows() == rows
     assert log(books) == []
+
+
+# Odd rows -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity"])
+def test_stored_amount_that_is_no_number_is_found_and_corrected(books: Books, amount: str) -> None:
+    a_day(books)
+    tamper(books, "shop", "credit_balance", 500)
+    books.execute(
+        f"UPDATE blnk.balances SET debit_balance = '{amount}', balance = 'NaN' WHERE balance_id = 'bln_wallet'"
+    )
+    for scope in ("since-close", "from-genesis"):
+        assert {(each.balance_id, each.cause) for each in verify(books, scope).found} == {
+            ("bln_wallet", "tampered_stored_row"), ("bln_shop", "tampered_stored_row"),
+        }  # fmt: skip
+    proposal = propose(books, "wallet", "shop", limits={"USD": NO_LIMIT})
+    assert any("USD in all" in reason for reason in proposal.approval_reasons or []), "above any limit"
+    begin(books, proposal)
+    assert {correct(books, proposal, name) for name in ("wallet", "shop")} == {"corrected"}
+    assert (books.balance("wallet"), books.balance("shop")) == ("92.00", "15.00")
+    assert verify(books, "from-genesis").findings == []
+
+
+@pytest.mark.parametrize("meta_data", [None, "null", "[]", '["BLNK_RUN_RECONCILIATION"]', '"SOURCE"', "7", "{}"])
+def test_metadata_of_any_kind_stays_as_it_is(books: Books, meta_data: str | None) -> None:
+    a_day(books)
+    books.execute(
+        "UPDATE blnk.balances SET meta_data = CAST(:meta AS jsonb) WHERE balance_id = 'bln_wallet'", meta=meta_data
+    )
+    tamper(books, "wallet")
+    assert propose(books, "wallet", selection="given").selection == "given"
+    assert reconstruct(books, "wallet")["bln_wallet"].verdict == "corrected"
+    assert books.rows("SELECT meta_data::text FROM blnk.balances WHERE balance_id = 'bln_wallet'") == [(meta_data,)]
+
+
+def test_amounts_beyond_64_bits_are_corrected_exactly(books: Books) -> None:
+    books.post(f"""
+        recorded          source  destination  amount
+        2026-01-31 09:00  @world  wallet       {2**80}.01 USD
+        2026-01-31 09:00  @world  wallet       {2**80}.02 USD
+        """)
+    books.close_day("2026-01-31")
+    tamper(books, "wallet", "credit_balance", 2**90 + 1)
+    tamper(books, "wallet", "inflight_debit_balance", -(2**90) - 1)
+    (result,) = reconstruct(books, "wallet").values()
+    assert (result.verdict, int(result.gross_difference)) == ("corrected", 2 * (2**90 + 1))
+    assert (books.balance("wallet"), books.inflight("wallet")) == (f"{2**81}.03", "0.00")
+    assert log(books)[0].previous.credit_balance == 2**81 * 100 + 3 + 2**90 + 1
+
+
+def test_negative_hold_is_not_written(books: Books) -> None:
+    """The postings settle more than was held: whatever else is wrong with the row, somebody must look first."""
+    books.post("""
+        recorded          source  destination  amount     status    reference  parent
+        2026-01-29 09:00  wallet  shop          9.00 USD  INFLIGHT  hold       -
+        2026-01-29 09:01  wallet  shop         12.00 USD  APPLIED   whole      hold
+        """)
+    books.execute("UPDATE blnk.balances SET inflight_debit_balance = 0, inflight_balance = 0 WHERE id = 2")
+    books.close_day("2026-01-31")
+    tamper(books, "wallet", "debit_balance", 7)
+    rows = books.stored_rows()
+    (result,) = reconstruct(books, "wallet").values()
+    assert (result.verdict, books.stored_rows()) == ("refused", rows)
+    assert "negative hold" in result.remark
+
+
+def test_declaration_from_before_a_restore_covers_nothing(books: Books) -> None:
+    """Transaction ids say nothing about a declaration of another cluster: what it covered cannot be told any more."""
+    a_day(books)
+    tamper(books, "wallet", "credit_balance", 50)
+    tamper(books, "wallet", "balance", 50)
+    with books.engine.begin() as connection:
+        declare_opening_balance(connection, "bln_wallet", declared_by="Ada", reason="migrated")
+    books.insert(
+        source="bln_world_usd", destination="bln_wallet", amount=Decimal("1.005"), precise_amount=None, currency="USD",
+        stored_too=False, created_at=instant("2026-02-01 10:00").replace(tzinfo=None),
+    )  # fmt: skip
+    assert reconstruct(books, "wallet")["bln_wallet"].verdict == "agrees"
+    with books.engine.begin() as connection:
+        forget_recorded(connection)
+    for table in ("opening_balances", "runs"):
+        books.execute(f"ALTER TABLE ledger_eod.{table} DISABLE TRIGGER USER")
+        books.execute(f"UPDATE ledger_eod.{table} SET system_identifier = '1'")
+    books.close_day("2026-02-01")
+    tamper(books, "wallet", "credit_balance", 101)  # what the application added for it
+    (result,) = reconstruct(books, "wallet").values()
+    assert result.verdict == "refused"
+    assert "cannot be told exactly" in result.remark
+
+
+# Near the limit of a notification, with the application's own trigger -------------------------------------------------
+
+
+def notify(books: Books) -> None:
+    """The reference's trigger."""
+    books.execute(
+        "CREATE FUNCTION blnk.notify_data_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify("
+        "'data_change', json_build_object('table', TG_TABLE_NAME, 'data', row_to_json(NEW))::text); RETURN NEW; END $$"
+    )
+    books.execute(
+        "CREATE TRIGGER data_change AFTER INSERT OR UPDATE ON blnk.balances "
+        "FOR EACH ROW EXECUTE FUNCTION blnk.notify_data_change()"
+    )
+
+
+def notified_bytes(books: Books, name: str) -> int:
+    ((size,),) = books.rows(
+        "SELECT octet_length(json_build_object('table', 'balances', 'data', row_to_json(balances))::text) "
+        "FROM blnk.balances WHERE balance_id = :id",
+        id=books.id_of(name),
+    )
+    return int(size)
+
+
+def fill(books: Books, name: str, size: int, *, flag: bool = False) -> None:
+    """Give a row metadata so that its notification has exactly so many bytes."""
+    meta = '{"BLNK_RUN_RECONCILIATION": "SOURCE"}' if flag else "{}"
+    sql = (
+        "UPDATE blnk.balances SET meta_data = CAST(:meta AS jsonb) || jsonb_build_object('note', repeat('x', :n)) "
+        "WHERE balance_id = :id"
+    )
+    books.execute(sql, meta=meta, n=0, id=books.id_of(name))
+    books.execute(sql, meta=meta, n=size - notified_bytes(books, name), id=books.id_of(name))
+    assert notified_bytes(books, name) == size
+
+
+@pytest.mark.parametrize("size", [7998, 7999])
+def test_longest_row_that_the_application_could_write_is_corrected(books: Books, size: int) -> None:
+    a_day(books)
+    notify(books)
+    tamper(books, "wallet", by=500)  # the digits stay as many
+    fill(books, "wallet", size)
+    assert reconstruct(books, "wallet")["bln_wallet"].verdict == "corrected"
+
+
+def test_answer_that_does_not_fit_is_said_and_the_others_go_on(books: Books) -> None:
+    """The row fits a notification, and would not with the answer: drifted or not, it stays as it was."""
+    a_day(books)
+    notify(books)
+    tamper(books, "wallet", by=500)
+    fill(books, "wallet", 7900, flag=True)
+    fill(books, "shop", 7900, flag=True)
+    fill(books, "@world", 7700, flag=True)
+    rows = books.stored_rows()
+
+    after = reconstruct(books, selection="requested")
+
+    assert (after["bln_wallet"].verdict, after["bln_shop"].verdict) == ("refused", "refused")
+    for name in ("wallet", "shop"):
+        assert "make its meta_data smaller first" in after[f"bln_{name}"].remark
+    assert books.rows("SELECT count(*) FROM blnk.balances WHERE meta_data ? 'BLNK_RECONCILIATION_RESULT'") == [(1,)]
+    assert [row for row in books.stored_rows() if row not in rows] == [books.stored_rows()[0]]
+    assert 7900 < notified_bytes(books, "@world") < 8000
+
+
+# Restoring trust ------------------------------------------------------------------------------------------------------
+
+
+def marked(books: Books, name: str = "wallet") -> list[tuple[str, int | None]]:
+    """The closes of a balance and the correction that each is marked with."""
+    return [
+        (str(day), correction_id)
+        for day, correction_id in books.rows(
+            "SELECT business_date, correction_id FROM ledger_eod.daily_balances WHERE balance_id = :id ORDER BY 1",
+            id=books.id_of(name),
+        )
+    ]
+
+
+def test_closes_taken_while_the_row_drifted_are_marked_and_no_others(books: Books) -> None:
+    a_day(books)  # closes 31 January
+    verify(books, "since-close")
+    tamper(books, "wallet", by=500)
+    books.close_day("2026-02-01")
+    verify(books, "since-close")
+    books.close_day("2026-02-02")
+    tamper(books, "wallet", by=1)  # another difference: the discrepancy is another one
+    verify(books, "since-close")
+    books.close_day("2026-02-03")
+    reconstruct(books, "wallet")
+    run = books.close_day("2026-02-04")
+    assert run.certified
+    assert_proved(books, run)
+    expected: list[tuple[str, int | None]] = [
+        ("2026-01-31", None), ("2026-02-01", 1), ("2026-02-02", 1), ("2026-02-03", 1), ("2026-02-04", None),
+    ]  # fmt: skip
+    assert marked(books) == expected
+    assert {correction_id for _, correction_id in marked(books, "shop")} == {None}
+
+    verify(books, "since-close")
+    tamper(books, "wallet", by=7)  # again, and corrected before anybody verified
+    books.close_day("2026-02-05")
+    reconstruct(books, "wallet")
+    tamper(books, "wallet", by=8)  # and once more: what the correction before it brought back was right then
+    reconstruct(books, "wallet")
+    assert_proved(books, books.close_day("2026-02-06"))
+    assert marked(books) == [*expected, ("2026-02-05", 2), ("2026-02-06", None)]
+    assert verify(books, "since-close").findings == verify(books, "from-genesis").findings == []

@@ -27,7 +27,8 @@ proven AS (
 
 INSERT INTO ledger_eod.opening_balances (
     balance_key, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance, stored_credit_balance,
-    stored_debit_balance, stored_inflight_credit_balance, stored_inflight_debit_balance, declared_by, reason
+    stored_debit_balance, stored_inflight_credit_balance, stored_inflight_debit_balance, declared_by, reason,
+    system_identifier
 )
 SELECT
     stored.balance_key,
@@ -40,7 +41,8 @@ SELECT
     stored.inflight_credit_balance,
     stored.inflight_debit_balance,
     CAST(:declared_by AS text),
-    CAST(:reason AS text)
+    CAST(:reason AS text),
+    (SELECT system_identifier::text FROM pg_control_system())
 FROM stored
 CROSS JOIN proven
 RETURNING credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance, declared_at

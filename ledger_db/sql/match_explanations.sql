@@ -172,7 +172,9 @@ tried AS (  -- all rows of a mistake together, and each alone
 ),
 
 opening AS (  -- the newest declaration of a balance counts
-    SELECT DISTINCT ON (balances.balance_id) balances.balance_id, opening_balances.cut
+    SELECT DISTINCT ON (balances.balance_id)
+        balances.balance_id,
+        CASE WHEN system_identifier = (SELECT system_identifier::text FROM pg_control_system()) THEN cut END AS cut
     FROM ledger_eod.opening_balances
     JOIN blnk.balances ON balances.id = opening_balances.balance_key
     WHERE balances.balance_id = ANY(CAST(:balance_ids AS text []))

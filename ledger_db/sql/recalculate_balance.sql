@@ -26,10 +26,15 @@ stored AS (
     WHERE balance_id = CAST(:balance_id AS text)
 ),
 
-opening AS (  -- the newest declaration of a balance counts
-    SELECT opening_balances.*
+opening AS (  -- the newest declaration of a balance counts; a cut of another cluster says nothing here
+    SELECT
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance,
+        CASE WHEN system_identifier = (SELECT system_identifier::text FROM pg_control_system()) THEN cut END AS cut
     FROM ledger_eod.opening_balances
-    JOIN stored ON stored.balance_key = opening_balances.balance_key
+    WHERE balance_key = (SELECT balance_key FROM stored)
     ORDER BY opening_balance_id DESC
     LIMIT 1
 ),
@@ -51,7 +56,12 @@ halves AS (
         count(*) FILTER (
             WHERE exception IS NOT NULL
                 AND NOT COALESCE(
-                    (SELECT recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, opening.cut) FROM opening),
+                    (
+                        SELECT
+                            opening.cut IS NOT NULL
+                            AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, opening.cut))
+                        FROM opening
+                    ),
                     FALSE
                 )
         ) AS unprovable_count

@@ -161,7 +161,7 @@ def test_below_the_limits_corrections_are_made_at_once(drifted: Books, monkeypat
 
 def test_without_a_deployment_the_run_says_what_it_needs_and_changes_nothing(drifted: Books) -> None:
     rows = drifted.stored_rows()
-    state = reconstruct(balance_ids=["bln_w3"], mode="apply", reason=REASON)
+    state = reconstruct(balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
     assert (state.name, state.is_completed()) == ("AwaitingApproval", True)
     assert "50 USD in all, the limit is 0" in str(state.message)
     assert drifted.stored_rows() == rows

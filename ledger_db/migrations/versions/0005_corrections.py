@@ -1,6 +1,7 @@
 """Reconstructions, what they came to, who approved them, and the corrections they made.
 
-The declared opening balances learn at which cut they were declared, and a discrepancy by which correction it closed.
+The declared opening balances learn at which cut of which cluster they were declared (those that are there: of none, so
+that they cover no transaction that cannot be told exactly), and a discrepancy by which correction it closed.
 """
 
 from alembic import op
@@ -114,6 +115,7 @@ CREATE TABLE ledger_eod.corrections (
 CREATE INDEX ix_corrections_balance_key ON ledger_eod.corrections (balance_key, corrected_at);
 
 ALTER TABLE ledger_eod.opening_balances ADD COLUMN cut pg_snapshot NOT NULL DEFAULT pg_current_snapshot();
+ALTER TABLE ledger_eod.opening_balances ADD COLUMN system_identifier text NOT NULL DEFAULT '';
 ALTER TABLE ledger_eod.discrepancies ADD COLUMN closed_correction_id bigint;
 """
 
@@ -134,7 +136,7 @@ DECLARE
 BEGIN
     frozen.verdict := OLD.verdict;
     frozen.remark := OLD.remark;
-    IF OLD.verdict <> 'correct' OR frozen IS DISTINCT FROM OLD THEN
+    IF OLD.verdict NOT IN ('correct', 'agrees') OR frozen IS DISTINCT FROM OLD THEN
         RAISE EXCEPTION 'what reconstruction % found of % stays as it was found', OLD.reconstruction_id, OLD.balance_id
             USING ERRCODE = 'restrict_violation';
     END IF;
