@@ -109,7 +109,7 @@ class Finding:
         if self.cause != "unexplained" or self.stored is None or self.proven is None:
             return Decimal(0)
         drift = self.stored.minus(self.proven)
-        return EXACT.add(abs(drift.credit), abs(drift.debit))
+        return EXACT.add(drift.credit.copy_abs(), drift.debit.copy_abs())
 
 
 def plain(amount: Decimal | int) -> str:
@@ -122,7 +122,7 @@ def difference_of(amounts: Sequence[Decimal]) -> tuple[str, Decimal]:
     """Differences as one text, and how much they come to regardless of their signs."""
     gross = Decimal(0)
     for amount in amounts:
-        gross = EXACT.add(gross, abs(amount))
+        gross = EXACT.add(gross, amount.copy_abs())  # abs() would round at 28 digits
     return "|".join(plain(amount) for amount in amounts), gross
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from ledger_db.causes import Parts
+from ledger_db.causes import Parts, plain
 from ledger_db.errors import ReconstructionRefused, StaleFigures, sqlstate_of
 from ledger_db.recalculation import (
     CORRECTABLE,
@@ -159,7 +159,8 @@ def write_correction(connection: Connection, found: Recalculation, *, answer: st
                 },
             ).one_or_none()
     except DBAPIError as error:
-        if sqlstate_of(error) != PAYLOAD_TOO_LONG:
+        longest = found.notification_bytes + len(answer or "") + sum(len(plain(each)) for each in found.recalculated)
+        if sqlstate_of(error) != PAYLOAD_TOO_LONG or longest < NOTIFICATION_LIMIT:
             raise
         raise _RowTooLongError(too_long(found.notification_bytes)) from None
     if row is None:

@@ -221,9 +221,16 @@ def result_of(found: Recalculation, verdict: Verdict, finding: Finding | None, r
         balance_key=found.suspect.balance_key, balance_id=found.suspect.balance_id, currency=found.suspect.currency,
         version=found.version, verdict=verdict, cause=None if finding is None else finding.cause, remark=remark,
         previous=found.previous, recalculated=found.recalculated,
-        gross_difference=Decimal(0) if finding is None else finding.gross_difference,
+        gross_difference=Decimal(0) if finding is None else _gross(found, finding),
         executed_at=found.executed_at, evidence={} if finding is None else finding.evidence,
     )  # fmt: skip
+
+
+def _gross(found: Recalculation, finding: Finding) -> Decimal:
+    """How much would be corrected, for the limits: what the finding says, or the balances, if they are worse off."""
+    change = found.recalculated.minus(found.previous)
+    gross = [finding.gross_difference, EXACT.add(change.balance.copy_abs(), change.inflight_balance.copy_abs())]
+    return next((each for each in gross if each.is_nan()), None) or max(gross)
 
 
 def too_long(notification_bytes: int) -> str:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.errors import ApprovalRefused, ReconstructionRefused
 from ledger_db.history import balance_at
@@ -453,6 +454,30 @@ def test_amounts_beyond_64_bits_are_corrected_exactly(books: Books) -> None:
     assert (result.verdict, int(result.gross_difference)) == ("corrected", 2 * (2**90 + 1))
     assert (books.balance("wallet"), books.inflight("wallet")) == (f"{2**81}.03", "0.00")
     assert log(books)[0].previous.credit_balance == 2**81 * 100 + 3 + 2**90 + 1
+
+
+def test_balance_column_counts_towards_the_limits_where_it_is_worse_off_than_its_parts(books: Books) -> None:
+    a_day(books)
+    tamper(books, "wallet", "credit_balance", 1)
+    tamper(books, "wallet", "balance", 10**31 + 1)
+    proposal = propose(books, "wallet", limits={"USD": Decimal(10)})
+    assert proposal.approval_reasons == [f"{10**31 + 1} USD in all, the limit is 10 (minor units)"]
+    assert reconstruct(books, "wallet")["bln_wallet"].verdict == "corrected"
+    tamper(books, "wallet", "credit_balance", 10**31 + 1)
+    assert [each.gross_difference for each in verify(books, "since-close").found] == [10**31 + 1]
+
+
+def test_error_of_another_trigger_is_not_taken_for_a_row_that_is_too_long(books: Books) -> None:
+    a_day(books)
+    tamper(books, "wallet")
+    books.execute(
+        "CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not today' "
+        "USING ERRCODE = 'invalid_parameter_value'; END $$"
+    )
+    books.execute("CREATE TRIGGER no BEFORE UPDATE ON blnk.balances FOR EACH ROW EXECUTE FUNCTION public.no()")
+    with pytest.raises(DBAPIError, match="not today"):
+        reconstruct(books, "wallet")
+    assert log(books) == []
 
 
 def test_negative_hold_is_not_written(books: Books) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateDetails
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
@@ -22,7 +23,7 @@ from ledger_db.settings import get_settings
 from tasks import correcting
 from tasks.correcting import Reconstructed
 from tests.flows.observed import Heard, artifact, listening, name_of
-from tests.repairs import begin, correct, log, propose, tamper
+from tests.repairs import approve, begin, correct, log, propose, tamper
 from tests.support import Books
 from tests.verdicts import verify
 
@@ -189,8 +190,9 @@ def test_run_waits_for_a_decision_and_goes_on_with_it(drifted: Books, deployment
 
 def test_proposer_is_asked_for_somebody_else(drifted: Books, deployment_id: UUID) -> None:
     run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
-    run = decide(run, "approve", "ada")
-    assert state_of(run) == "Suspended"
+    for spelled in ("ada", "\uff21da ", "A\u200bda"):  # case, a wide letter, a space of no width
+        run = decide(run, "approve", spelled)
+        assert state_of(run) == "Suspended"
     assert log(drifted) == []
     run = decide(run, "approve", "Grace")
     assert state_of(run) == "Completed"
@@ -275,6 +277,38 @@ def test_same_figures_are_asked_about_once(drifted: Books, deployment_id: UUID) 
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(first.id, Cancelled(), force=True)
     assert state_of(start(deployment_id, **parameters)) == "Suspended", "nobody is asked any more by the first"
+
+
+def test_approval_counts_for_as_long_as_it_is_set(drifted: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGER_APPROVAL_HOURS", "5")
+    get_settings.cache_clear()
+    asked = {"balance_ids": ["bln_w3"], "mode": "apply", "reason": REASON, "proposed_by": "Ada"}
+    proposal = reconstruct(**asked).result().report.reconstruction
+    approve(drifted, proposal)
+    drifted.execute("ALTER TABLE ledger_eod.approvals DISABLE TRIGGER refuse_edit")
+    drifted.execute("UPDATE ledger_eod.approvals SET decided_at = decided_at - interval '5 hours'")
+    assert reconstruct(**asked).name == "AwaitingApproval"
+    assert log(drifted) == []
+    approve(drifted, proposal)
+    assert reconstruct(**asked).message == "reconstruction 3: 1 corrected"
+    assert reconstruct(**asked).message == "reconstruction 4: 1 right"
+    assert len(log(drifted)) == 1
+
+
+def test_form_that_nobody_answers_in_time_is_closed(drifted: Books, deployment_id: UUID) -> None:
+    run = start(deployment_id, balance_ids=["bln_w3"], mode="apply", reason=REASON, proposed_by="Ada")
+    state = run.state
+    assert state is not None and state.state_details.pause_timeout is not None and state.timestamp is not None
+    left = state.state_details.pause_timeout - state.timestamp
+    assert timedelta(hours=23) < left <= timedelta(hours=24)
+    with get_client(sync_client=True) as client:  # 24 hours later
+        late = StateDetails(**state.state_details.model_dump() | {"pause_timeout": state.timestamp})
+        client.set_flow_run_state(run.id, state.model_copy(update={"state_details": late}), force=True)
+    with suppress(Exception):  # what the Resume button would say
+        resume_flow_run(run.id, run_input={"decision": "approve", "decided_by": "Grace", "remark": ""})
+    run = again(run)
+    assert state_of(run) != "Completed"
+    assert log(drifted) == []
 
 
 def test_approval_is_not_used_for_the_same_difference_next_month(drifted: Books, deployment_id: UUID) -> None:
