@@ -69,13 +69,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         "LEDGER_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
         "LEDGER_DATA_FOLDER": str(settings.data_folder.resolve()),
         "LEDGER_CUT_OFF": settings.cut_off.isoformat(),
+        "LEDGER_NOTIFICATION_BLOCK": settings.notification_block or "",
         "LEDGER_APPROVAL_LIMITS": json.dumps(
             {currency: str(limit) for currency, limit in settings.approval_limits.items()}
         ),
     }
     for name in (
         "time_zone", "batch_size", "workers", "statement_timeout_seconds", "lock_timeout_seconds", "approval_balances",
-        "approval_hours",
+        "approval_hours", "review_window_seconds", "end_of_day_expected_seconds", "late_run_seconds",
+        "silent_run_seconds",
     ):  # fmt: skip
         variables[f"LEDGER_{name.upper()}"] = str(getattr(settings, name))
     return variables

@@ -437,11 +437,13 @@ def test_a_night_with_everything_in_it(
     nights = server.events("ledger-eod.end-of-day.completed")
     assert [event["payload"]["dates"] for event in nights] == [["2025-01-31"], []]  # nothing to close: it ran, too
     ended = [datetime.fromisoformat(event["occurred"]) for event in nights]
-    alarms = [
-        datetime.fromisoformat(event["occurred"])
-        for event in server.events("prefect.automation.triggered")
-        if event["resource"]["prefect.resource.name"] == "ledger-eod: no end of day"
-    ]
+    alarms = _eventually(  # the server acts on events before they can be read
+        lambda: [
+            datetime.fromisoformat(event["occurred"])
+            for event in server.events("prefect.automation.triggered")
+            if event["resource"]["prefect.resource.name"] == "ledger-eod: no end of day"
+        ]
+    )
     assert alarms[0] >= ended[-1] + SHORT  # each of the nights started the wait anew
 
     # without a block a notification is a warning in the log of a run that the UI shows

@@ -458,10 +458,20 @@ def test_reconstruct_says_what_was_and_what_is_and_changes_nothing(
     assert run(["corrections"]) == 0
     assert capsys.readouterr().out == "no corrections\n"
     assert drifted.stored_rows() == rows
-    # nobody proposed the report, so nobody is somebody else
-    asked = ("reconstruct", "--apply", "--approve", report["figures_hash"], "--as", "Ada")
-    assert "names nobody who proposes it" in _refusal(capsys, *asked)[1]
+
+
+def test_what_a_report_showed_is_approved_and_applied_by_its_hash(
+    drifted: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = drifted.stored_rows()
+    figures_hash = _json(capsys, "reconstruct", "bln_wallet", "--json")["figures_hash"]
+    asked = ("reconstruct", "bln_wallet", "--apply", "--approve", figures_hash, "--as", "Grace")
+    assert "it needs a reason" in _refusal(capsys, *asked)[1]
     assert drifted.stored_rows() == rows
+    assert run([*asked, "--reason", "the bank's statement"]) == 0
+    assert "1 corrected" in capsys.readouterr().out
+    (line,) = _json(capsys, "corrections", "--json")
+    assert (line["proposed_by"], line["approved_by"]) == ("", "Grace")
 
 
 def test_correction_is_proposed_approved_by_somebody_else_and_made_once(
@@ -478,7 +488,7 @@ def test_correction_is_proposed_approved_by_somebody_else_and_made_once(
     for arguments, code, said in (
         ((*approving, "--as", " ADA"), 1, "proposed this correction: somebody else must approve it"),
         ((*approving, "--as", ""), 2, "goes with --apply and --as WHO"),
-        ((*approving, "bln_world_usd", "--as", "Grace"), 2, "is about the balances of the proposal"),
+        ((*approving, "bln_world_usd", "--as", "Grace"), 1, "is about other balances: bln_wallet"),
         ((*approving, "--select", "discrepancies", "--as", "Grace"), 2, "is about the balances of the proposal"),
         ((*approving[:3], "0" * 16, "--as", "Grace"), 1, "no proposal has figures with the hash"),
         ((*approving[:3], "a statement", "--as", "Grace"), 1, "is no hash of figures"),
