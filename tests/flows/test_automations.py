@@ -180,7 +180,7 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return code, captured.err.rstrip("\n")
 
 
-def _eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def _eventually(condition: Callable[[], Any], seconds: float = 120) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "in vain"
@@ -404,7 +404,7 @@ def test_a_night_with_everything_in_it(
             )
 
     # two verifications found it, the first started the one report on both, for the end of the review window
-    found = server.events("ledger-eod.verification.found")
+    found = _eventually(lambda: (seen := server.events("ledger-eod.verification.found"))[2:] and seen)
     assert [event["resource"]["ledger-eod.scope"] for event in found] == ["checksums", "since-close", "since-close"]
     (report,) = _eventually(
         lambda: [each for each in server.runs_of(server.review_deployment) if each.parameters.get("reason")]
@@ -434,7 +434,7 @@ def test_a_night_with_everything_in_it(
     assert "dying of reconstruct-balances is Crashed: no heartbeat for 15 seconds" in told_crashed.parameters["body"]
     assert server.client.read_flow_run(dying.id).state_name == "Crashed"
 
-    nights = server.events("ledger-eod.end-of-day.completed")
+    nights = _eventually(lambda: (seen := server.events("ledger-eod.end-of-day.completed"))[1:] and seen)
     assert [event["payload"]["dates"] for event in nights] == [["2025-01-31"], []]  # nothing to close: it ran, too
     ended = [datetime.fromisoformat(event["occurred"]) for event in nights]
     alarms = _eventually(  # the server acts on events before they can be read
