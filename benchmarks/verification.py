@@ -223,8 +223,9 @@ def day_after_day(
     day = FIRST_DATE + timedelta(days=HISTORY_DAYS - 1)
     for number in range(rounds + 1):  # the first round warms up
         day += timedelta(days=1)
-        turn = list(ledgers.items()) if number % 2 else list(reversed(ledgers.items()))
-        for factor, ledger in turn:
+        order = list(ledgers.items())
+        first = number % len(order)
+        for factor, ledger in order[first:] + order[:first]:  # none twice in a row: it would find its pages in memory
             ledger.add_transactions(transactions_per_day, first_date=day, days=1)
             ledger.close(day)
             settled[factor] = settle(ledger, settled=settled[factor])
