@@ -113,8 +113,8 @@ def _load(engine: Engine, spec: GeneratorSpec, *, until: date, stage: int, conso
 def _show_runs(console: Console, certificates: list[Any], timings: dict[int, dict[str, Any]]) -> None:
     """A line a day with credits minus debits of each currency, and what the last day adds up to."""
     currencies = [total.currency for total in certificates[-1].totals]
-    differences = [f"{currency} credits − debits" for currency in currencies]
-    figures = ["snapshots", *differences, "late postings", "seconds", "snapshots/s"]
+    differences = [f"{currency} difference" for currency in currencies]
+    figures = ["snapshots", *differences, "late", "seconds", "a second"]
     shown = display.table("business date", *figures, figures=figures)
     for certificate in certificates:
         timing = timings.get(certificate.run.run_id, {})
@@ -129,8 +129,8 @@ def _show_runs(console: Console, certificates: list[Any], timings: dict[int, dic
     count = sum(certificate.run.snapshot_count or 0 for certificate in certificates)
     seconds = sum(timing["duration_ms"] for timing in timings.values()) / 1000
     remark = (
-        f"{count:,} snapshots in {seconds:.1f} s, {count / max(seconds, 0.001):,.0f} a second with everything that "
-        "Prefect records"
+        f"difference: credits minus debits; late: postings for days that were closed before. {count:,} snapshots in "
+        f"{seconds:.1f} s, {count / max(seconds, 0.001):,.0f} a second with everything that Prefect records"
     )
     console.print()
     console.print(display.titled(f"{len(certificates)} days closed and certified, minor units", shown, remark))

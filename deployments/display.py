@@ -13,7 +13,8 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +36,8 @@ AMOUNTS = (
 
 #: Results go to standard output, what happens meanwhile and errors to standard error.
 PLAIN_WIDTH = 200
+WRAPPED_WIDTH = 24  # columns that are wrapped are not narrowed further
+RULE_WIDTH = 60
 
 
 def out() -> Console:
@@ -89,8 +92,37 @@ def table(*columns: str, figures: Iterable[str] = (), wrapped: Iterable[str] = (
 
 def titled(title: str, shown: Table, remark: str | None = None) -> Group:
     """A table under its title, which a narrow table does not break into lines, and over a remark."""
-    parts: list[RenderableType] = [Text(title, style="bold"), shown]
+    parts: list[RenderableType] = [Text(title, style="bold"), _Fitting(shown)]
     return Group(*parts, *([] if remark is None else [Text(remark)]))
+
+
+class _Fitting:
+    """A table where it fits into the terminal, else row by row, a line for each cell: no amount is ever cut off."""
+
+    def __init__(self, shown: Table) -> None:
+        self.shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As rich asks for it."""
+        if self._needed() <= options.max_width:
+            yield self.shown
+            return
+        names = [str(column.header) for column in self.shown.columns]
+        for cells in zip(*(column.cells for column in self.shown.columns), strict=True):
+            row = Table.grid(padding=(0, 2))
+            for name, cell in zip(names, cells, strict=True):
+                if str(cell):
+                    row.add_row(Text(name, style="bold"), str(cell))
+            yield row
+            yield Text("─" * min(options.max_width, RULE_WIDTH))
+
+    def _needed(self) -> int:
+        """The least width at which every column that is not wrapped keeps all of its text."""
+        widths = []
+        for column in self.shown.columns:
+            longest = max(cell_len(str(cell)) for cell in [column.header, *column.cells])
+            widths.append(longest if column.no_wrap else min(longest, WRAPPED_WIDTH))
+        return sum(widths) + 3 * len(widths) + 1  # borders and the blanks beside them
 
 
 def balance_json(balance: StoredBalance) -> dict[str, Any]:
