@@ -19,7 +19,7 @@ demo: $(STAMP) ## Close thirty generated days on a real Prefect server and show 
 
 .PHONY: test
 test: $(STAMP) ## Run every test on real PostgreSQL
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 .PHONY: lint
 lint: $(STAMP) ## Check format, style, types, imports and SQL

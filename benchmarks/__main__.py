@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import growth, history, memory, snapshot, verification
+from benchmarks import correction, growth, history, memory, snapshot, verification
 
 RESULTS = Path(__file__).parent / "results.json"
-NAMES = ("snapshot", "growth", "history", "memory", "genesis", "since-close")
+NAMES = ("snapshot", "growth", "history", "memory", "genesis", "since-close", "correction")
 
 console = Console()
 
@@ -53,6 +53,11 @@ def main(
             rows = verification.since_close(
                 balances=100_000 // scale, transactions_per_day=50_000 // scale, history=500_000 // scale,
                 rounds=2 * rounds + 1,
+            )  # fmt: skip
+        elif name == "correction":
+            rows = correction.measure(
+                balances=100_000 // scale, transactions=1_000_000 // scale, hot=1_000_000 // scale,
+                ordinary=1_000 // scale, rounds=rounds,
             )  # fmt: skip
         else:
             rows = memory.measure((100_000 // scale, 1_000_000 // scale))

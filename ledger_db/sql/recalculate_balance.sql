@@ -46,53 +46,90 @@ snapshot AS (
     WHERE business_date = CAST(:base_date AS date) AND kind = 'close'
 ),
 
-halves AS (
+-- each side by itself: as one list of postings both are half as much work again
+every_credit AS (
     SELECT
-        is_based,
-        sum(credit) AS credit,
-        sum(debit) AS debit,
-        sum(inflight_credit) AS inflight_credit,
-        sum(inflight_debit) AS inflight_debit,
+        COALESCE(sum(credit), 0) AS credit,
+        COALESCE(sum(inflight_credit), 0) AS inflight_credit,
         count(*) FILTER (
             WHERE exception IS NOT NULL
-                AND NOT COALESCE(
-                    (
-                        SELECT
-                            opening.cut IS NOT NULL
-                            AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, opening.cut))
-                        FROM opening
-                    ),
-                    FALSE
+                AND (
+                    (SELECT cut FROM opening) IS NULL
+                    OR (recorded_xid IS NOT NULL AND NOT pg_visible_in_snapshot(recorded_xid, (SELECT cut FROM opening)))
                 )
         ) AS unprovable_count
-    FROM (
-        SELECT
-            postings.*,
-            effective_at < CAST(:base_closes_at AS timestamptz)
-                AND (recorded_xid IS NULL OR pg_visible_in_snapshot(recorded_xid, CAST(:base_cut AS pg_snapshot)))
-                AS is_based
-        FROM postings
-        WHERE balance_id = CAST(:balance_id AS text)
-    ) AS split
-    GROUP BY is_based
+    FROM credits
+    WHERE balance_id = CAST(:balance_id AS text)
 ),
 
-sums AS (
+every_debit AS (
     SELECT
-        COALESCE(sum(credit) FILTER (WHERE is_based), 0) AS based_credit_balance,
-        COALESCE(sum(debit) FILTER (WHERE is_based), 0) AS based_debit_balance,
-        COALESCE(sum(inflight_credit) FILTER (WHERE is_based), 0) AS based_inflight_credit_balance,
-        COALESCE(sum(inflight_debit) FILTER (WHERE is_based), 0) AS based_inflight_debit_balance,
-        COALESCE(sum(credit) FILTER (WHERE NOT is_based), 0)
-            + COALESCE((SELECT credit_balance FROM opening), 0) AS since_credit_balance,
-        COALESCE(sum(debit) FILTER (WHERE NOT is_based), 0)
-            + COALESCE((SELECT debit_balance FROM opening), 0) AS since_debit_balance,
-        COALESCE(sum(inflight_credit) FILTER (WHERE NOT is_based), 0)
-            + COALESCE((SELECT inflight_credit_balance FROM opening), 0) AS since_inflight_credit_balance,
-        COALESCE(sum(inflight_debit) FILTER (WHERE NOT is_based), 0)
-            + COALESCE((SELECT inflight_debit_balance FROM opening), 0) AS since_inflight_debit_balance,
-        COALESCE(sum(unprovable_count), 0) AS unprovable_count
-    FROM halves
+        COALESCE(sum(debit), 0) AS debit,
+        COALESCE(sum(inflight_debit), 0) AS inflight_debit,
+        count(*) FILTER (
+            WHERE exception IS NOT NULL
+                AND (
+                    (SELECT cut FROM opening) IS NULL
+                    OR (recorded_xid IS NOT NULL AND NOT pg_visible_in_snapshot(recorded_xid, (SELECT cut FROM opening)))
+                )
+        ) AS unprovable_count
+    FROM debits
+    WHERE balance_id = CAST(:balance_id AS text)
+),
+
+since AS (  -- what is not in the close's cut, by index; the rest of the sums is
+    SELECT
+        COALESCE(sum(credit), 0) AS credit,
+        COALESCE(sum(debit), 0) AS debit,
+        COALESCE(sum(inflight_credit), 0) AS inflight_credit,
+        COALESCE(sum(inflight_debit), 0) AS inflight_debit
+    FROM (
+        SELECT credit, debit, inflight_credit, inflight_debit
+        FROM postings
+        WHERE balance_id = CAST(:balance_id AS text)
+            AND CAST(:base_cut AS pg_snapshot) IS NOT NULL
+            AND effective_at >= CAST(:base_closes_at AS timestamptz)
+        UNION ALL
+        SELECT credit, debit, inflight_credit, inflight_debit
+        FROM postings
+        WHERE balance_id = CAST(:balance_id AS text)
+            -- IS TRUE and transaction_key, of which any value passes: by recorded_xid, as in balance_at.sql
+            AND (effective_at < CAST(:base_closes_at AS timestamptz)) IS TRUE
+            AND recorded_xid >= pg_snapshot_xmin(CAST(:base_cut AS pg_snapshot))
+            AND NOT pg_visible_in_snapshot(recorded_xid, CAST(:base_cut AS pg_snapshot))
+            AND transaction_key >= '-9223372036854775808'::bigint
+    ) AS fresh
+),
+
+opened_with AS (
+    SELECT
+        COALESCE(max(credit_balance), 0) AS credit,
+        COALESCE(max(debit_balance), 0) AS debit,
+        COALESCE(max(inflight_credit_balance), 0) AS inflight_credit,
+        COALESCE(max(inflight_debit_balance), 0) AS inflight_debit
+    FROM opening
+),
+
+sums AS (  -- without a close everything is since
+    SELECT
+        CASE WHEN based THEN every_credit.credit - since.credit ELSE 0 END AS based_credit_balance,
+        CASE WHEN based THEN every_debit.debit - since.debit ELSE 0 END AS based_debit_balance,
+        CASE WHEN based THEN every_credit.inflight_credit - since.inflight_credit ELSE 0 END
+            AS based_inflight_credit_balance,
+        CASE WHEN based THEN every_debit.inflight_debit - since.inflight_debit ELSE 0 END
+            AS based_inflight_debit_balance,
+        CASE WHEN based THEN since.credit ELSE every_credit.credit END + opened_with.credit AS since_credit_balance,
+        CASE WHEN based THEN since.debit ELSE every_debit.debit END + opened_with.debit AS since_debit_balance,
+        CASE WHEN based THEN since.inflight_credit ELSE every_credit.inflight_credit END + opened_with.inflight_credit
+            AS since_inflight_credit_balance,
+        CASE WHEN based THEN since.inflight_debit ELSE every_debit.inflight_debit END + opened_with.inflight_debit
+            AS since_inflight_debit_balance,
+        every_credit.unprovable_count + every_debit.unprovable_count AS unprovable_count
+    FROM every_credit
+    CROSS JOIN every_debit
+    CROSS JOIN since
+    CROSS JOIN opened_with
+    CROSS JOIN (SELECT CAST(:base_cut AS pg_snapshot) IS NOT NULL AS based) AS knowledge
 )
 
 SELECT
