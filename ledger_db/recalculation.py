@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from sqlalchemy import Connection
 
 from ledger_db.causes import EXACT, Finding, Parts, Suspect, judge, plain
-from ledger_db.database import prepared_statements
 from ledger_db.drift import explanations_of, suspect_of
 from ledger_db.errors import UnknownBalance
 from ledger_db.runs import Run
@@ -169,11 +168,10 @@ def recalculate(connection: Connection, balance_id: str, base: Run | None) -> Re
         UnknownBalance: there is none of this id.
     """
     cut = cut_of(connection, None if base is None else base.run_id, "base")
-    with prepared_statements(connection):  # planning the rules takes longer than an ordinary balance's history
-        row = connection.execute(
-            statement(connection, "recalculate_balance"),
-            {"balance_id": balance_id, "base_date": None if base is None else base.business_date, **cut},
-        ).one_or_none()
+    row = connection.execute(
+        statement(connection, "recalculate_balance"),
+        {"balance_id": balance_id, "base_date": None if base is None else base.business_date, **cut},
+    ).one_or_none()
     if row is None:
         raise UnknownBalance(f"there is no balance {balance_id}; ledger-eod balances lists them")
     suspect = suspect_of(row)
