@@ -27,7 +27,7 @@ lint: $(STAMP) ## Check format, style, types, imports and SQL
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.lint_sql
+	$(BIN)/python -m tests.lints.sql
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the code in the agreed format

@@ -12,19 +12,18 @@ from sqlalchemy import Connection, text
 
 from benchmarks.ledgers import CURRENCIES, BenchLedger, bench_ledger
 from benchmarks.verification import settle
-from ledger_db.approvals import decide
-from ledger_db.corrections import correct_balance
-from ledger_db.recalculation import examine, recalculate
-from ledger_db.reconstructions import (
+from ledger_db.correction.corrections import correct_balance
+from ledger_db.correction.proposals import begin_applying, seal
+from ledger_db.correction.recalculation import examine, recalculate
+from ledger_db.correction.reconstructions import (
     Reconstruction,
     base_of,
-    begin_applying,
     end_reconstruction,
     open_reconstruction,
-    seal,
     store_result,
 )
-from ledger_db.sql import statement
+from ledger_db.evidence.approvals import decide
+from ledger_db.postings.rules import statement
 
 FIRST_DATE = date(2026, 1, 1)
 HISTORY_DAYS = 30
@@ -73,7 +72,7 @@ WHERE balance_id = ANY(CAST(:balance_ids AS text []))
 
 def by_the_rules(connection: Connection, balance_id: str) -> None:
     """The bare sum of one balance by the posting rules."""
-    source = statement(connection, "balance_at_from_source").text
+    source = statement(connection, "history.balance_at_from_source").text
     rules = source[source.index("WITH") : source.rindex("WHERE balance_id =")]
     connection.execute(text(f"{rules} WHERE balance_id = :balance_id"), {"balance_id": balance_id}).one()
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import text
 
 from benchmarks.ledgers import bench_ledger
-from ledger_db.history import balance_at
+from ledger_db.history.balance_at import balance_at
 
 FIRST_DATE = date(2026, 1, 1)
 DAYS = 30

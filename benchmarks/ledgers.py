@@ -10,15 +10,17 @@ from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Engine, create_engine, text
 
-from ledger_db import database
-from ledger_db.activity import collect_activity
-from ledger_db.business_calendar import BusinessCalendar
-from ledger_db.certification import certify_run
-from ledger_db.migrate import migrate
-from ledger_db.runs import Run, open_close
+from ledger_db.attach.migrate import migrate
+from ledger_db.books.indexes import TRANSACTION_INDEXES
+from ledger_db.close.activity import collect_activity
+from ledger_db.close.certification import certify_run
+from ledger_db.close.opening import open_close
+from ledger_db.close.runs import Run
+from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.core.calendar import BusinessCalendar
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.server import connections as database
 from ledger_db.settings import get_settings
-from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
-from ledger_db.transaction_indexes import TRANSACTION_INDEXES
 
 CALENDAR = BusinessCalendar()
 CURRENCIES = ("USD", "EUR", "GBP")

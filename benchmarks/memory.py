@@ -24,7 +24,7 @@ print("peak_kib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def measure(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     """Peak resident memory of one process that closes one date through the flow, by number of balances."""
-    from deployments.server import environment, local_server
+    from deployments.orchestrator.server import environment, local_server
     from ledger_db.settings import get_settings
 
     rows: list[dict[str, Any]] = []

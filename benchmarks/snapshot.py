@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import text
 
 from benchmarks.ledgers import BenchLedger, bench_ledger
-from ledger_db import database
-from ledger_db.runs import Run, find_run
+from ledger_db.close.runs import Run, find_run
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.postings.rules import statement
+from ledger_db.server import connections as database
 from ledger_db.settings import get_settings
-from ledger_db.snapshots import KeyRange
-from ledger_db.sql import statement
 
 FIRST_DATE = date(2026, 1, 1)
 HISTORY_DAYS = 3
@@ -27,7 +27,7 @@ LIMITS = {1_000: 2.0, 10_000: 1.3}
 
 def measure(balances: int, *, rounds: int) -> list[dict[str, Any]]:
     """Per batch size: the median of some rounds, each a close of its own date with a like day behind it."""
-    from deployments.server import orchestrator
+    from deployments.orchestrator.server import orchestrator
 
     seconds: dict[str, list[float]] = {}
     with bench_ledger(
@@ -85,7 +85,7 @@ def _bare(ledger: BenchLedger, run: Run) -> float:
         started = time.perf_counter()
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         written = connection.execute(
-            statement(connection, "write_snapshot_batch"),
+            statement(connection, "close.write_snapshot_batch"),
             {
                 "run_id": run.run_id, "business_date": run.business_date, "kind": run.kind, "base_date": base,
                 "first_key": 0, "last_key": run.max_balance_key,

@@ -14,13 +14,13 @@ from typing import Any
 from sqlalchemy import text
 
 from benchmarks.ledgers import BenchLedger, bench_ledger
-from ledger_db.causes import Finding
-from ledger_db.discrepancies import close_unseen
-from ledger_db.drift import BatchVerdict, check_transactions, verify_batch
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.postings.rules import statement
 from ledger_db.settings import get_settings
-from ledger_db.snapshots import KeyRange
-from ledger_db.sql import statement
-from ledger_db.verifications import (
+from ledger_db.verification.causes import Finding
+from ledger_db.verification.discrepancies import close_unseen
+from ledger_db.verification.drift import BatchVerdict, check_transactions, verify_batch
+from ledger_db.verification.sweeps import (
     Scope,
     Tally,
     collect_postings,
@@ -153,7 +153,7 @@ def bare(ledger: BenchLedger, *, by_hand: bool = False) -> float:
     """Seconds of the bare statement, by the posting rules or as one would write it by hand."""
     with ledger.engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
-        rules = statement(connection, "balance_at_from_source").text
+        rules = statement(connection, "history.balance_at_from_source").text
         rules = rules[rules.index("WITH") : rules.rindex("SELECT\n    COALESCE(sum(credit)")]
         started = time.perf_counter()
         assert connection.scalar(text(BARE if by_hand else rules + BARE_BY_THE_RULES)) == 0

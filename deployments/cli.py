@@ -22,16 +22,16 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from deployments import display
-from ledger_db.business_calendar import BusinessCalendar
-from ledger_db.csv_import import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, import_transactions
-from ledger_db.database import display_url, ledger_engine, reachable
+from ledger_db.books.csv_import import OPTIONAL_COLUMNS, REQUIRED_COLUMNS, import_transactions
+from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import BadImport, ConfigurationError, LedgerError, NotMigrated, RunAtWork, first_line
+from ledger_db.server.connections import display_url, ledger_engine, reachable
 from ledger_db.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from ledger_db.reconstructions import Reconstruction
+    from ledger_db.correction.reconstructions import Reconstruction
 
 DONE, FAILED, WRONG_USAGE, AT_WORK, NEEDS_APPROVAL = 0, 1, 2, 3, 4
 INTERRUPTED = 130
@@ -130,7 +130,7 @@ _debug = _Debug()
 
 def _ledger() -> Engine:
     """The configured ledger, reachable and migrated; the embedded one is brought up to date on the way."""
-    from ledger_db.migrate import migrate, require_current, schema_state
+    from ledger_db.attach.migrate import migrate, require_current, schema_state
 
     settings = get_settings()
     engine = ledger_engine()
@@ -151,7 +151,7 @@ def migrate_command() -> None:
 
     Safe on a live ledger and safe to repeat; a second call changes nothing.
     """
-    from ledger_db.migrate import migrate
+    from ledger_db.attach.migrate import migrate
 
     engine = ledger_engine()
     reachable(engine)
@@ -183,7 +183,7 @@ def generate_command(
     """
     import time
 
-    from ledger_db.generator import GeneratorSpec, analyze, generate
+    from ledger_db.books.generator import GeneratorSpec, analyze, generate
 
     spec = GeneratorSpec(
         first_date=first_date.date() if first_date else datetime.now(UTC).date() - timedelta(days=days),
@@ -300,7 +300,7 @@ def verify_command(
     What is found does not make it fail: exit code 0 says that every balance has its verdict.
     """
     from deployments.jobs import verify_now
-    from ledger_db.balance_names import find_balance_id
+    from ledger_db.books.names import find_balance_id
 
     with _ledger().connect() as connection:
         balance_ids = [find_balance_id(connection, name, currency=currency) for name in balances or []]
@@ -325,7 +325,7 @@ def discrepancies_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the discrepancies that verification found, largest difference first, with cause, evidence and what to do."""
-    from ledger_db.discrepancies import list_discrepancies
+    from ledger_db.verification.discrepancies import list_discrepancies
 
     with _ledger().connect() as connection:
         found = list_discrepancies(connection, limit=limit, closed_too=closed, cause=cause)
@@ -369,7 +369,7 @@ def reconstruct_command(
     runs: ledger-eod reconstruct --apply --approve HASH --as WHO.
     """
     from deployments.jobs import ApprovalNeeded, reconstruct_now
-    from ledger_db.balance_names import find_balance_id
+    from ledger_db.books.names import find_balance_id
 
     if approve is not None and not (apply and who.strip()):
         raise typer.BadParameter("goes with --apply and --as WHO", param_hint="--approve")
@@ -400,9 +400,10 @@ def _approved(
     connection: Connection, figures_hash: str, who: str, named: list[str]
 ) -> tuple[Reconstruction, list[str]]:
     """The proposal of this hash, approved, and the balances it would correct; a refusal is kept too."""
-    from ledger_db.approvals import decide, find_proposal
+    from ledger_db.correction.proposals import find_proposal
+    from ledger_db.correction.reconstructions import results_of
     from ledger_db.errors import ApprovalRefused
-    from ledger_db.reconstructions import results_of
+    from ledger_db.evidence.approvals import decide
 
     proposal = find_proposal(connection, figures_hash)
     found = results_of(connection, proposal.reconstruction_id)
@@ -438,8 +439,8 @@ def corrections_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the corrections that were made, newest first: before, after, cause, reason, who proposed, who approved."""
-    from ledger_db.balance_names import find_balance_id
-    from ledger_db.corrections import list_corrections
+    from ledger_db.books.names import find_balance_id
+    from ledger_db.correction.corrections import list_corrections
 
     with _ledger().connect() as connection:
         balance_id = None if balance is None else find_balance_id(connection, balance, currency=currency)
@@ -464,8 +465,8 @@ def declare_opening_command(
 
     Verification adds it to the postings from then on. It changes no balance, and a declaration stays as evidence.
     """
-    from ledger_db.balance_names import find_balance_id
-    from ledger_db.opening_balances import declare_opening_balance
+    from ledger_db.books.names import find_balance_id
+    from ledger_db.verification.opening_balances import declare_opening_balance
 
     with _ledger().connect() as connection:
         balance_id = find_balance_id(connection, balance, currency=currency)
@@ -491,7 +492,8 @@ def abandon_command(
 
     A certified run is evidence and stays.
     """
-    from ledger_db.runs import abandon_run, find_run, hold_run
+    from ledger_db.close.opening import abandon_run
+    from ledger_db.close.runs import find_run, hold_run
 
     engine = _ledger()
     with hold_run(engine, run_id) as mine:
@@ -536,9 +538,9 @@ def balance_at_command(
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """One balance at an instant, posted and inflight, as known now or as known at an earlier close."""
-    from ledger_db.balance_names import find_balance_id
-    from ledger_db.history import balance_at
-    from ledger_db.runs import certified_close_of
+    from ledger_db.books.names import find_balance_id
+    from ledger_db.close.runs import certified_close_of
+    from ledger_db.history.balance_at import balance_at
 
     knowledge = None if known_at is None else _run_or_date(known_at)
     with _ledger().connect() as connection:
@@ -575,8 +577,8 @@ def balances_command(
     as_json: JsonOption = False,
 ) -> None:
     """List balances as the ledger stores them: currency, balance, inflight, owner or indicator, created."""
-    from ledger_db.balance_names import find_balance_id
-    from ledger_db.books import list_balances
+    from ledger_db.books.accounts import list_balances
+    from ledger_db.books.names import find_balance_id
 
     with _ledger().connect() as connection:
         after_key = 0
@@ -600,7 +602,8 @@ def runs_command(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first: date, kind, status, cut-off instant, count, difference, why one is not certified."""
-    from ledger_db.runs import list_runs, totals_of
+    from ledger_db.close.runs import list_runs
+    from ledger_db.close.totals import totals_of
 
     with _ledger().connect() as connection:
         listed = list_runs(connection, limit=limit, kind=kind.value if kind else None)
@@ -617,7 +620,7 @@ def deploy_command() -> None:
 
     Makes the work pool "ledger-eod" unless it is there. Without PREFECT_API_URL: on the local server.
     """
-    from deployments.serving import deploy_all
+    from deployments.orchestrator.serving import deploy_all
 
     settings = get_settings()
     with display.err().status("registering the deployments"):
@@ -637,7 +640,7 @@ app.add_typer(automations_app, name="automations")
 @contextmanager
 def _prefect() -> Iterator[SyncPrefectClient]:
     """A client of the configured Prefect server, else of the local one, which is started for it."""
-    from deployments.server import orchestrator
+    from deployments.orchestrator.server import orchestrator
 
     with display.err().status("starting the Prefect server"), orchestrator():
         from prefect.client.orchestration import get_client
@@ -654,7 +657,7 @@ def automations_install_command() -> None:
     """
     waiting = False
     with _prefect() as client:
-        from deployments.automations import install
+        from deployments.orchestrator.automations import install
 
         for standing, outcome in install(client, get_settings()):
             waiting = waiting or standing.state == "waiting"
@@ -667,7 +670,7 @@ def automations_install_command() -> None:
 def automations_list_command(as_json: JsonOption = False) -> None:
     """List the automations: whether each is installed as it is declared, whether it is switched on, what it does."""
     with _prefect() as client:
-        from deployments.automations import standings
+        from deployments.orchestrator.automations import standings
 
         found = list(standings(client, get_settings()))
     if as_json:
@@ -684,7 +687,7 @@ def automations_list_command(as_json: JsonOption = False) -> None:
 def automations_remove_command() -> None:
     """Delete the project's automations from the Prefect server; others stay, and install makes them anew."""
     with _prefect() as client:
-        from deployments.automations import remove
+        from deployments.orchestrator.automations import remove
 
         removed = remove(client, get_settings())
     for name in removed:
@@ -701,7 +704,7 @@ def serve_command(
 
     Earlier runs of this data folder, those of ledger-eod close and of the demo too, are there to be seen.
     """
-    from deployments.serving import serve
+    from deployments.orchestrator.serving import serve
 
     _ledger()
     serve(get_settings(), port=port)

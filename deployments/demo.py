@@ -21,15 +21,16 @@ from sqlalchemy.engine import URL
 from deployments import display
 from deployments.cli import end_when_told, guarded
 from deployments.jobs import completed, showing_progress, spare_the_terminal
-from deployments.server import orchestrator
-from ledger_db import embedded
-from ledger_db.activity import LateArrival
-from ledger_db.approvals import decide, find_proposal
-from ledger_db.database import dispose_engines, ledger_engine
-from ledger_db.generator import GeneratorSpec, analyze, generate_balances, load_transactions
-from ledger_db.history import BalanceAt, balance_at
-from ledger_db.migrate import migrate
-from ledger_db.runs import certified_close_of
+from deployments.orchestrator.server import orchestrator
+from ledger_db.attach.migrate import migrate
+from ledger_db.books.generator import GeneratorSpec, analyze, generate_balances, load_transactions
+from ledger_db.close.activity import LateArrival
+from ledger_db.close.runs import certified_close_of
+from ledger_db.correction.proposals import find_proposal
+from ledger_db.evidence.approvals import decide
+from ledger_db.history.balance_at import BalanceAt, balance_at
+from ledger_db.server import embedded
+from ledger_db.server.connections import dispose_engines, ledger_engine
 from ledger_db.settings import Settings, get_settings
 
 DATABASE = "demo"

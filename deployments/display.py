@@ -18,16 +18,17 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from ledger_db.activity import LateTotals
-from ledger_db.books import StoredBalance
-from ledger_db.causes import plain
-from ledger_db.corrections import Correction
-from ledger_db.discrepancies import CauseTotal, Discrepancy
-from ledger_db.history import BalanceAt
-from ledger_db.recalculation import Result
-from ledger_db.reconstructions import Reconstruction
-from ledger_db.runs import Run, RunTotals
-from ledger_db.verifications import Verification
+from ledger_db.books.accounts import StoredBalance
+from ledger_db.close.activity import LateTotals
+from ledger_db.close.runs import Run
+from ledger_db.close.totals import RunTotals
+from ledger_db.core.amounts import plain
+from ledger_db.correction.corrections import Correction
+from ledger_db.correction.recalculation import Result
+from ledger_db.correction.reconstructions import Reconstruction
+from ledger_db.history.balance_at import BalanceAt
+from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
+from ledger_db.verification.sweeps import Verification
 
 AMOUNTS = (
     "balance", "credit_balance", "debit_balance", "inflight_balance", "inflight_credit_balance",

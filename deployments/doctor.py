@@ -14,10 +14,10 @@ from rich.console import Group
 from sqlalchemy import Connection
 
 from deployments import display
-from deployments.server import configured_api_url, running_api_url, shown_url
-from ledger_db import embedded
-from ledger_db.database import display_url, ledger_engine, normalised, reachable
+from deployments.orchestrator.server import configured_api_url, running_api_url, shown_url
 from ledger_db.errors import ConfigurationError
+from ledger_db.server import embedded
+from ledger_db.server.connections import display_url, ledger_engine, normalised, reachable
 from ledger_db.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 
 
 def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
-    from ledger_db.books import list_balances
-    from ledger_db.migrate import schema_state
-    from ledger_db.runs import interim_runs_left_open, list_runs
+    from ledger_db.attach.migrate import schema_state
+    from ledger_db.books.accounts import list_balances
+    from ledger_db.close.runs import interim_runs_left_open, list_runs
 
     state = schema_state(connection)
     if not state.is_current:
@@ -162,7 +162,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
 
 
 def _automations(client: SyncPrefectClient, settings: Settings) -> Finding:
-    from deployments.automations import standings
+    from deployments.orchestrator.automations import standings
 
     try:
         found = list(standings(client, settings))

@@ -14,7 +14,7 @@ from datetime import date
 from typing import Any, Literal
 
 from deployments import display
-from deployments.server import orchestrator
+from deployments.orchestrator.server import orchestrator
 from ledger_db.errors import LedgerError, RunAtWork, first_line
 
 
@@ -103,7 +103,7 @@ def reconstruct_now(
         JobFailed: some balances could not be recalculated or corrected; what was corrected stays.
     """
     with _flow_run(verbose=verbose):
-        from flows.outcomes import AWAITING_APPROVAL
+        from flows.parts.outcomes import AWAITING_APPROVAL
         from flows.reconstruct_balances import reconstruct_balances
 
         state: Any = reconstruct_balances(
@@ -130,7 +130,7 @@ def completed(state: Any) -> Any:
         JobFailed: it did not complete.
         RunAtWork: another process is at it.
     """
-    from flows.outcomes import AT_WORK, NOTHING_TO_DO
+    from flows.parts.outcomes import AT_WORK, NOTHING_TO_DO
 
     if state.name == AT_WORK:
         raise RunAtWork(state.message)

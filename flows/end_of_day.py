@@ -15,14 +15,16 @@ from prefect.states import Completed
 from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 
-from flows import outcomes, reports
-from flows.clock import as_of, dated_name
+from flows import reports
+from flows.parts import outcomes
+from flows.parts.clock import as_of, dated_name
 from flows.snapshot_balances import Snapshotted, snapshot_balances
 from flows.verify_balances import Verified, verify_balances
 from ledger_db.errors import LedgerError, first_line, is_transient
 from ledger_db.settings import get_settings
-from tasks import closing, verifying
-from tasks.closing import Certificate
+from tasks import close as closing
+from tasks import verification as verifying
+from tasks.close import Certificate
 from tasks.logs import job_line
 
 

@@ -21,14 +21,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from flows import batches, outcomes, reports
-from flows.batches import milliseconds_since
-from ledger_db.approvals import Approval
+from flows import reports
+from flows.parts import batches, outcomes
+from flows.parts.batches import milliseconds_since
+from ledger_db.correction.reconstructions import Reconstruction
 from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
-from ledger_db.reconstructions import Reconstruction
+from ledger_db.evidence.approvals import Approval
 from ledger_db.settings import get_settings
-from tasks import correcting
-from tasks.correcting import Reconstructed
+from tasks import correction as correcting
+from tasks.correction import Reconstructed
 from tasks.logs import job_line
 
 OPERATION = "reconstruct_balances"

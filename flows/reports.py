@@ -9,16 +9,15 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 from prefect.events import emit_event
 
-from ledger_db.activity import LateAmounts
-from ledger_db.causes import plain
-from ledger_db.recalculation import Result
-from ledger_db.reconstructions import gross_by_currency
-from ledger_db.runs import Run
-from ledger_db.schema import AMOUNTS
-from ledger_db.verifications import Verification
-from tasks.closing import Certificate
-from tasks.correcting import Reconstructed
-from tasks.verifying import Report
+from ledger_db.close.activity import LateAmounts
+from ledger_db.close.runs import Run
+from ledger_db.core.amounts import AMOUNT_COLUMNS, plain
+from ledger_db.correction.proposals import gross_by_currency
+from ledger_db.correction.recalculation import Result
+from ledger_db.verification.sweeps import Verification
+from tasks.close import Certificate
+from tasks.correction import Reconstructed
+from tasks.verification import Report
 
 TABLE_ROWS = 200
 FORM_ROWS = 20
@@ -238,7 +237,7 @@ def _changes(result: Result) -> str:
     """Each amount that a correction would change, as it was and is; the form is too narrow for a table."""
     return ", ".join(
         f"{name.removesuffix('_balance').replace('_', ' ')} **{plain(was)} → {plain(now)}**"
-        for name, was, now in zip(AMOUNTS, result.previous, result.recalculated, strict=True)
+        for name, was, now in zip(AMOUNT_COLUMNS, result.previous, result.recalculated, strict=True)
         if was != now
     )
 

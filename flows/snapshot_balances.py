@@ -17,13 +17,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 
-from flows import batches, outcomes, reports
-from flows.batches import milliseconds_since, timed
-from flows.clock import as_of, dated_name
+from flows import reports
+from flows.parts import batches, outcomes
+from flows.parts.batches import milliseconds_since, timed
+from flows.parts.clock import as_of, dated_name
+from ledger_db.close.runs import Run
+from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
-from ledger_db.runs import Run
-from ledger_db.snapshots import KeyRange
-from tasks import closing
+from tasks import close as closing
 from tasks.logs import job_line
 
 OPERATION = "balance_snapshots"

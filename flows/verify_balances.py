@@ -17,14 +17,15 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import Field
 from sqlalchemy.exc import DBAPIError
 
-from flows import batches, outcomes, reports
-from flows.batches import milliseconds_since, timed
-from flows.clock import dated_name
+from flows import reports
+from flows.parts import batches, outcomes
+from flows.parts.batches import milliseconds_since, timed
+from flows.parts.clock import dated_name
 from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
-from ledger_db.verifications import Tally, Verification
-from tasks import verifying
+from ledger_db.verification.sweeps import Tally, Verification
+from tasks import verification as verifying
 from tasks.logs import job_line
-from tasks.verifying import Report, Verdict
+from tasks.verification import Report, Verdict
 
 OPERATION = "verify_balances"
 

@@ -1,7 +1,11 @@
-"""What can go wrong, in two families: transient (try again) and facts of the ledger (a person decides).
+"""What can go wrong: facts of the ledger, in five families, and which errors of the database are transient.
 
-Transience is decided by SQLSTATE, never by message text, which PostgreSQL translates.
+Transience is decided by SQLSTATE, never by message text, which PostgreSQL translates. No message names a command: what
+to do next is a hint, which each surface words for its own users.
 """
+
+from enum import StrEnum
+from typing import ClassVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
@@ -23,104 +27,183 @@ TRANSIENT_SQLSTATES = frozenset(
 CONNECTION_EXCEPTION_CLASS = "08"
 
 
+class Hint(StrEnum):
+    """What a person can do next. Only named here: the surface that shows an error (command line, form) words it."""
+
+    list_balances = "list_balances"
+    list_discrepancies = "list_discrepancies"
+    list_runs = "list_runs"
+    migrate = "migrate"
+    name_the_currency = "name_the_currency"
+    close_missing_dates = "close_missing_dates"
+    close_a_date_first = "close_a_date_first"
+    take_interim = "take_interim"
+    ask_history = "ask_history"
+    run_again = "run_again"
+    verify_checksums = "verify_checksums"
+    verify_first = "verify_first"
+    start_verification = "start_verification"
+    read_snapshots = "read_snapshots"
+    propose_again = "propose_again"
+    show_proposal = "show_proposal"
+
+
 class LedgerError(Exception):
-    """A fact of the ledger or its configuration; the message is one line that says what to do next."""
+    """A fact of the ledger, or of how it was asked. The message is one line and states the fact; ``hint`` is what next.
+
+    Every error but a failed job is of one of five families; exit code and HTTP status belong to the family.
+    """
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: Hint | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
-class ConfigurationError(LedgerError):
-    """A setting is missing or wrong; nothing was changed."""
+class NotFound(LedgerError):
+    """What was named is not there."""
+
+    http_status = 404
 
 
-class NotMigrated(LedgerError):
+class Refused(LedgerError):
+    """A fact of the ledger says no; nothing was changed."""
+
+    http_status = 409
+
+
+class NotYet(LedgerError):
+    """In time, or in its turn, it may be done."""
+
+    http_status = 425
+
+
+class Misused(LedgerError):
+    """Wrong input or configuration; nothing was changed."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class Unavailable(LedgerError):
+    """It may work a little later, without anything being done about it."""
+
+    exit_code = 3
+    http_status = 503
+
+
+class ConfigurationError(Misused):
+    """A setting is missing or wrong, or what it names cannot be reached."""
+
+
+class NotMigrated(Misused):
     """The database lacks this project's schema, or has an older or newer one."""
 
 
-class PeriodNotEnded(LedgerError):
+class UnknownBalance(NotFound):
+    """No balance has this id or indicator."""
+
+
+class UnknownTransaction(NotFound):
+    """No transaction has this id."""
+
+
+class UnknownRun(NotFound):
+    """No certified run has this id or date."""
+
+
+class UnknownVerification(NotFound):
+    """No verification has this id."""
+
+
+class UnknownReconstruction(NotFound):
+    """No reconstruction has this id, or the balance is not part of it."""
+
+
+class UnknownProposal(NotFound):
+    """No proposal has figures with this hash."""
+
+
+class PeriodNotEnded(NotYet):
     """The business date has not reached its ``closes_at``."""
 
 
-class OutOfOrder(LedgerError):
+class OutOfOrder(NotYet):
     """A close would be opened before an earlier one is certified, or behind the newest certified one."""
 
 
-class ForeignRecords(LedgerError):
-    """Transactions carry ids of another cluster's database transactions: no cut can tell when they were recorded."""
+class NothingToVerify(NotYet):
+    """There is no close of this cluster to verify from."""
 
 
-class RunNotOpen(LedgerError):
+class ForeignRecords(Refused):
+    """Transactions carry ids of another cluster's database transactions: no cut can say when they were recorded."""
+
+
+class RunNotOpen(Refused):
     """The run is certified already, or was abandoned: it takes no more rows."""
 
 
-class RunAtWork(LedgerError):
-    """Another process holds the run at this moment."""
+class NotCertified(Refused):
+    """The run's figures do not prove; it stays open and can be resumed."""
+
+
+class UnknowableAt(Refused):
+    """The knowledge asked for cannot be reproduced, for instance because it was gathered on another cluster."""
+
+
+class VerificationNotOpen(Refused):
+    """The verification is finished or abandoned: it takes no more findings."""
+
+
+class DeclarationRefused(Refused):
+    """An opening balance that cannot be declared; nothing was stored."""
+
+
+class ReconstructionRefused(Refused):
+    """A reconstruction that cannot be done as asked; no balance was touched."""
+
+
+class ApprovalRefused(Refused):
+    """Whoever approves may not, or what they approve is not what would be done; nothing was corrected."""
+
+
+class StaleFigures(Refused):
+    """The balance row has moved on since it was read: nothing was written."""
+
+
+class BookingRefused(Refused):
+    """A transaction or balance that would break the books; nothing was recorded."""
+
+
+class BadImport(Refused):
+    """Rows of an import file that cannot be booked; nothing was loaded."""
+
+
+class RunAtWork(Unavailable):
+    """Another process is at work on the same thing at this moment."""
 
 
 class BatchFailed(LedgerError):
-    """Some key ranges of a run could not be written; the others are kept.
+    """Some parts of a job failed; the others are kept.
 
-    ``transient``: another try may write them. ``written``: how many rows were written all the same.
+    ``transient``: another try may do them. ``written``: how many rows were written all the same.
     """
 
-    def __init__(self, message: str, *, transient: bool, written: int = 0) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, transient: bool, written: int = 0, hint: Hint | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.transient = transient
         self.written = written
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickled by keyword, as Prefect moves exceptions between threads and processes."""
-        return (_batch_failed, (str(self), self.transient, self.written))
+        return (_batch_failed, (str(self), self.transient, self.written, self.hint))
 
 
-def _batch_failed(message: str, transient: bool, written: int) -> BatchFailed:
-    return BatchFailed(message, transient=transient, written=written)
-
-
-class NotCertified(LedgerError):
-    """The run's figures do not prove; it stays open and can be resumed."""
-
-
-class UnknownBalance(LedgerError):
-    """No balance has this id."""
-
-
-class UnknownRun(LedgerError):
-    """No certified run answers to this id or date."""
-
-
-class UnknowableAt(LedgerError):
-    """The knowledge asked for cannot be reproduced, for instance because it was gathered on another cluster."""
-
-
-class NothingToVerify(LedgerError):
-    """There is no close of this cluster to verify from, or no balance answers to the restriction."""
-
-
-class VerificationNotOpen(LedgerError):
-    """The verification is finished or abandoned: it takes no more verdicts."""
-
-
-class DeclarationRefused(LedgerError):
-    """An opening balance that cannot be declared; nothing was stored."""
-
-
-class ReconstructionRefused(LedgerError):
-    """A reconstruction that cannot be done as asked; no balance was touched."""
-
-
-class ApprovalRefused(LedgerError):
-    """Whoever approves may not, or what they approve is not what would be done; nothing was corrected."""
-
-
-class StaleFigures(LedgerError):
-    """The balance row has moved on since it was read: nothing was written."""
-
-
-class BookingRefused(LedgerError):
-    """A transaction or balance that would break the books; nothing was recorded."""
-
-
-class BadImport(LedgerError):
-    """Rows of an import file that cannot be booked; nothing was loaded."""
+def _batch_failed(message: str, transient: bool, written: int, hint: Hint | None) -> BatchFailed:
+    return BatchFailed(message, transient=transient, written=written, hint=hint)
 
 
 def sqlstate_of(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from ledger_db.business_calendar import BusinessCalendar
+from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import ConfigurationError
 
 

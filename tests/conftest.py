@@ -6,7 +6,6 @@ pytest-xdist's workers share. Nothing else of the developer's environment reache
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -14,19 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, create_engine, text
-from sqlalchemy.pool import NullPool
+from sqlalchemy import URL
 
-from ledger_db import database, embedded
-from ledger_db.migrate import migrate
+from ledger_db.attach.migrate import migrate
+from ledger_db.server import connections as database
+from ledger_db.server import embedded
 from ledger_db.settings import Settings, get_settings
-from tests.support import Books, Ledger
+from tests.testing.books import Books, Ledger
+from tests.testing.databases import administer, database_of
 
 #: Kept for this session's workers, which start with the controller's environment.
 SERVER_FOLDER_VARIABLE = "EOD_TEST_SERVER_FOLDER"
 EXTERNAL_SERVER = os.environ.get("LEDGER_DATABASE_URL", "").strip()
-
-_numbers = itertools.count(1)
 
 
 def _is_controller() -> bool:
@@ -54,29 +52,21 @@ def server_url() -> Iterator[URL]:
     folder = Path(os.environ[SERVER_FOLDER_VARIABLE])
     url = embedded.ensure_server(folder).url("postgres")
     # Databases come and go by the hundred: a killed process loses nothing without it, only a lost machine does.
-    _administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    administer(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
     yield url
     embedded.release(folder)
-
-
-def _administer(server_url: URL, *statements: str) -> None:
-    engine = create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
-    engine.dispose()
 
 
 @pytest.fixture(scope="session")
 def template_name(server_url: URL) -> Iterator[str]:
     """A migrated database nobody is connected to."""
     name = f"ledger_eod_test_{os.getpid()}_template"
-    _administer(server_url, f"CREATE DATABASE {name}")
+    administer(server_url, f"CREATE DATABASE {name}")
     engine = database.make_engine(server_url.set(database=name), settings=Settings(_env_file=None))
     migrate(engine)
     engine.dispose()
     yield name
-    _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +85,7 @@ def own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def empty_database(server_url: URL, own_settings: None) -> Iterator[Ledger]:
     """A database without any schema."""
-    yield from _database(server_url, "template0")
+    yield from database_of(server_url, "template0")
 
 
 @pytest.fixture
@@ -103,23 +93,11 @@ def ledger(
     server_url: URL, template_name: str, own_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ledger]:
     """A fresh migrated ledger of this test's own, which is also the configured one (``ledger_db.database``)."""
-    for ledger in _database(server_url, template_name):
+    for ledger in database_of(server_url, template_name):
         monkeypatch.setenv("LEDGER_DATABASE_URL", ledger.url.render_as_string(hide_password=False))
         get_settings.cache_clear()
         yield ledger
         database.dispose_engines()
-
-
-def _database(server_url: URL, template: str) -> Iterator[Ledger]:
-    name = f"ledger_eod_test_{os.getpid()}_{next(_numbers)}"
-    _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
-    url = server_url.set(database=name)
-    engine = database.make_engine(url, settings=Settings(_env_file=None))
-    try:
-        yield Ledger(url, engine)
-    finally:
-        engine.dispose()
-        _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -131,5 +109,24 @@ def books(ledger: Ledger) -> Books:
 @pytest.fixture
 def other_books(server_url: URL, template_name: str, own_settings: None) -> Iterator[Books]:
     """Books of a second ledger, to compare with."""
-    for ledger in _database(server_url, template_name):
+    for ledger in database_of(server_url, template_name):
         yield Books(ledger)
+
+
+# Read at Prefect's first import, which the tests of flows and deployments bring about.
+os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+@pytest.fixture(scope="session")
+def prefect_api_url() -> Iterator[str]:
+    """The API of a Prefect server of this session's own, which is also the configured one.
+
+    Started only when a test asks for it.
+    """
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())

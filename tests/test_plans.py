@@ -13,15 +13,17 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, Connection, event, text
 
-from ledger_db.activity import collect_activity
-from ledger_db.drift import verify_batch
-from ledger_db.history import balance_at
-from ledger_db.runs import Run, open_close
-from ledger_db.snapshots import KeyRange, ensure_partition, plan_key_ranges, write_snapshot_batch
-from ledger_db.verifications import collect_postings, open_verification, plan_balance_ranges
-from tasks.closing import calendar
-from tests.conftest import _database
-from tests.support import Books, Ledger, instant
+from ledger_db.close.activity import collect_activity
+from ledger_db.close.opening import open_close
+from ledger_db.close.runs import Run
+from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.history.balance_at import balance_at
+from ledger_db.verification.drift import verify_batch
+from ledger_db.verification.sweeps import collect_postings, open_verification, plan_balance_ranges
+from tasks.close import calendar
+from tests.testing.books import Books, Ledger, instant
+from tests.testing.databases import database_of
 
 BALANCES, DAYS, PER_DAY = 2_000, 60, 1_000
 HOT_POSTINGS, QUIET = 20_000, 5_000
@@ -62,7 +64,7 @@ def grown(server_url: URL, template_name: str) -> Iterator[Books]:
 
     On the last day 20 rows arrive late.
     """
-    with contextmanager(_database)(server_url, template_name) as ledger:
+    with contextmanager(database_of)(server_url, template_name) as ledger:
         books = Books(ledger)
         spread = {"source": "'bln_' || 1 + n % 2000", "destination": "'bln_' || 1 + (n * 7 + 1) % 2000"}
         moment = "timestamp '2026-01-01' + make_interval(mins => CAST(n * 1440 / 1000 AS integer))"

@@ -10,10 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import make_url
 
-from ledger_db import database, settings
+from ledger_db import settings
 from ledger_db.errors import ConfigurationError
+from ledger_db.server import connections as database
 from ledger_db.settings import Settings, get_settings
-from tests.support import Ledger
+from tests.testing.books import Ledger
 
 
 def test_without_any_setting_the_ledger_is_embedded_and_the_day_ends_at_midnight_utc() -> None:

@@ -10,11 +10,11 @@ import pytest
 from prefect.client.schemas.objects import State
 
 from flows.end_of_day import EndOfDay, end_of_day
-from ledger_db.runs import hold_run
+from ledger_db.close.runs import hold_run
 from ledger_db.settings import get_settings
-from tests.flows.observed import Heard, artifact, leave_rows_alone, listening, name_of, on_each_row
-from tests.proof import assert_proved
-from tests.support import Books
+from tests.testing.books import Books
+from tests.testing.flow_runs import Heard, artifact, leave_rows_alone, listening, name_of, on_each_row
+from tests.testing.oracle import assert_proved
 
 pytestmark = pytest.mark.usefixtures("prefect_api_url")
 

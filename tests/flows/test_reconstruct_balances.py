@@ -16,16 +16,17 @@ from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
 from prefect.states import AwaitingRetry, Cancelled
 
-from flows import batches, reports
+from flows import reports
+from flows.parts import batches
 from flows.reconstruct_balances import reconstruct_balances
-from ledger_db import corrections
+from ledger_db.correction import corrections
 from ledger_db.settings import get_settings
-from tasks import correcting
-from tasks.correcting import Reconstructed
-from tests.flows.observed import Heard, artifact, listening, name_of
-from tests.repairs import approve, begin, correct, log, propose, tamper
-from tests.support import Books
-from tests.verdicts import verify
+from tasks import correction as correcting
+from tasks.correction import Reconstructed
+from tests.testing.books import Books
+from tests.testing.flow_runs import Heard, artifact, listening, name_of
+from tests.testing.reconstructions import approve, begin, correct, log, propose, tamper
+from tests.testing.verifications import verify
 
 pytestmark = pytest.mark.usefixtures("prefect_api_url")
 REASON = "the statement says so"

@@ -9,20 +9,20 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import State
 
 from flows.snapshot_balances import Snapshotted, snapshot_balances
-from ledger_db.database import dispose_engines
-from ledger_db.runs import hold_run
+from ledger_db.close.runs import hold_run
+from ledger_db.server.connections import dispose_engines
 from ledger_db.settings import get_settings
-from tasks import closing
-from tests.flows.observed import Heard, artifact, attempts, leave_rows_alone, listening, name_of, on_each_row
-from tests.proof import assert_proved
-from tests.support import Books, Ledger
+from tasks import close as closing
+from tests.testing import PROJECT
+from tests.testing.books import Books, Ledger
+from tests.testing.flow_runs import Heard, artifact, attempts, leave_rows_alone, listening, name_of, on_each_row
+from tests.testing.oracle import assert_proved
 
 pytestmark = pytest.mark.usefixtures("prefect_api_url")
 
@@ -249,7 +249,7 @@ def test_a_worker_killed_in_the_middle_is_finished_by_the_next_flow_run(ten: Boo
         "snapshot_balances(date(2025, 1, 31), 'close', 2)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", code], env=environment, cwd=PROJECT,
         stdout=subprocess.DEVNULL,
     ) as worker:  # fmt: skip
         deadline = time.monotonic() + 60

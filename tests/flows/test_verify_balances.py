@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows import batches
 from flows.end_of_day import EndOfDay, end_of_day
+from flows.parts import batches
 from flows.verify_balances import Verified, verify_balances
-from ledger_db.verifications import collect_postings, hold_scope, open_verification
-from tasks import verifying
-from tests.flows.observed import Heard, artifact, listening, name_of
-from tests.support import Books
+from ledger_db.verification.sweeps import collect_postings, hold_scope, open_verification
+from tasks import verification as verifying
+from tests.testing.books import Books
+from tests.testing.flow_runs import Heard, artifact, listening, name_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api_url")
 

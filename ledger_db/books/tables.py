@@ -1,0 +1,160 @@
+"""The reference ledger's tables, in schema ``blnk``: they are the application's where Blnk made them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ledger_db.core.metadata import LEDGER_SCHEMA, Money, Xid8, metadata
+from ledger_db.postings.rules import EFFECTIVE_AT, POSTING_COLUMNS
+
+GENERAL_LEDGER_ID = "general_ledger_id"
+
+# The reference ledger -------------------------------------------------------------------------------------------------
+
+ledgers = Table(
+    "ledgers",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text),
+    Column("ledger_id", Text, nullable=False, unique=True),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    schema=LEDGER_SCHEMA,
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("identity_id", Text, nullable=False, unique=True),
+    Column("first_name", Text, nullable=False),
+    Column("last_name", Text, nullable=False),
+    Column("other_names", Text),
+    Column("gender", Text),
+    Column("dob", Date),
+    Column("email_address", Text),
+    Column("phone_number", Text),
+    Column("nationality", Text),
+    Column("street", Text),
+    Column("country", Text),
+    Column("state", Text),
+    Column("organization_name", Text),
+    Column("category", Text),
+    Column("identity_type", Text),
+    Column("post_code", Text),
+    Column("city", Text),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    schema=LEDGER_SCHEMA,
+)
+
+balances = Table(
+    "balances",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("balance_id", Text, nullable=False, unique=True),
+    Column("indicator", Text),
+    Column("balance", Money, nullable=False),
+    Column("credit_balance", Money, nullable=False),
+    Column("debit_balance", Money, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("ledger_id", Text, ForeignKey(ledgers.c.ledger_id), nullable=False),
+    Column("identity_id", Text, ForeignKey(identity.c.identity_id)),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    Column("meta_data", JSONB),
+    Column("version", Integer, nullable=False, server_default=text("1")),
+    Column("inflight_balance", Money, nullable=False, server_default=text("0")),
+    Column("inflight_credit_balance", Money, nullable=False, server_default=text("0")),
+    Column("inflight_debit_balance", Money, nullable=False, server_default=text("0")),
+    Column("track_fund_lineage", Boolean, nullable=False, server_default=text("false")),
+    Column("allocation_strategy", Text, nullable=False, server_default=text("'FIFO'")),
+    # books.create_balances: one internal balance of a name per currency
+    Index(
+        "uq_balances_indicator_currency",
+        "indicator",
+        "currency",
+        unique=True,
+        postgresql_where=text("indicator IS NOT NULL"),
+    ),
+    schema=LEDGER_SCHEMA,
+)
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("transaction_id", Text, nullable=False, unique=True),
+    Column("source", Text, ForeignKey(balances.c.balance_id)),
+    Column("destination", Text, ForeignKey(balances.c.balance_id)),
+    Column("description", Text),
+    Column("reference", Text, unique=True),
+    Column("amount", Money),
+    Column("precise_amount", Money),
+    Column("precision", BigInteger, server_default=text("1")),
+    Column("currency", Text),
+    Column("status", Text),
+    Column("hash", Text),
+    Column("created_at", DateTime, nullable=False, server_default=text("(now() AT TIME ZONE 'UTC'::text)")),
+    Column("effective_date", DateTime),
+    Column("scheduled_for", DateTime),
+    Column("parent_transaction", Text),
+    Column("meta_data", JSONB),
+    Column("chain_seq", BigInteger),
+    Column("chain_prev_hash", String(64)),
+    Column("chain_hash", String(64)),
+    # Ours: which database transaction inserted the row; NULL: recorded before this project was installed.
+    Column("recorded_xid", Xid8, server_default=text("pg_current_xact_id()")),
+    # books.record: what is left of a hold
+    Index(
+        "ix_transactions_parent_transaction",
+        "parent_transaction",
+        postgresql_where=text("parent_transaction IS NOT NULL"),
+    ),
+    # Ours. collect_activity.sql: what became effective since the base run
+    Index("ix_transactions_effective_at", text(EFFECTIVE_AT)),
+    # Ours. collect_activity.sql: what was recorded since the base run
+    Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text("recorded_xid IS NOT NULL")),
+    # Ours. balance_at.sql: one balance's postings between two instants, from the index alone
+    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT), postgresql_include=POSTING_COLUMNS),
+    Index(
+        "ix_transactions_destination_effective_at",
+        "destination",
+        text(EFFECTIVE_AT),
+        postgresql_include=POSTING_COLUMNS,
+    ),
+    # Ours. balance_at.sql: one balance's postings that no run has collected yet
+    Index("ix_transactions_source_recorded_xid", "source", "recorded_xid"),
+    Index("ix_transactions_destination_recorded_xid", "destination", "recorded_xid"),
+    schema=LEDGER_SCHEMA,
+)
+
+lineage_mappings = Table(
+    "lineage_mappings",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("shadow_balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("aggregate_balance_id", Text, ForeignKey(balances.c.balance_id), nullable=False),
+    Column("identity_id", Text, ForeignKey(identity.c.identity_id), nullable=False),
+    Column("created_at", DateTime, nullable=False, server_default=func.now()),
+    UniqueConstraint("balance_id", "provider"),
+    schema=LEDGER_SCHEMA,
+)

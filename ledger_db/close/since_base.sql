@@ -1,0 +1,20 @@
+-- The rows of a relation that are in a run's cut and not in its base's: two index range scans, none of them over history.
+-- relation: has effective_at and recorded_xid. columns: what to select. condition: holds for every row.
+-- base: the prefix of the base's two parameters, …_closes_at ('-infinity' without a base) and …_cut (NULL without one).
+-- Effective since the base closed, whenever it was recorded:
+SELECT {columns}
+FROM {relation}
+WHERE effective_at >= CAST(:{base}_closes_at AS timestamptz)
+    AND
+-- include in_cut(xid: recorded_xid; cut: CAST(:cut AS pg_snapshot))
+    AND {condition}
+UNION ALL
+-- Late arrivals: effective before the base closed, recorded after its cut.
+SELECT {columns}
+FROM {relation}
+WHERE effective_at < CAST(:{base}_closes_at AS timestamptz)
+    AND
+-- include after_cut(xid: recorded_xid; cut: CAST(:{base}_cut AS pg_snapshot))
+    AND
+-- include in_cut(xid: recorded_xid; cut: CAST(:cut AS pg_snapshot))
+    AND {condition}

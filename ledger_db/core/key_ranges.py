@@ -1,0 +1,17 @@
+"""Ranges of keys: what one batch of a job is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Balance keys from ``first_key`` to ``last_key``, both included, that hold ``balance_count`` balances."""
+
+    first_key: int
+    last_key: int
+    balance_count: int
+
+    def __str__(self) -> str:
+        return f"balance keys {self.first_key}–{self.last_key}"

@@ -1,0 +1,2 @@
+-- Whether a transaction counts at all: queued, scheduled and rejected ones never do. status: its status.
+COALESCE({status}, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')

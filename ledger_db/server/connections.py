@@ -1,0 +1,155 @@
+"""Connections to the ledger: one engine a process, time-outs on every transaction, statements planned anew.
+
+Statements are planned with the values they are given: a generic plan for a key range scans far more than the range.
+Look-ups by key ask for :func:`prepared_statements` instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+
+from ledger_db.errors import ConfigurationError
+from ledger_db.server import embedded
+from ledger_db.settings import Settings, get_settings
+
+APPLICATION_NAME = "ledger-eod"
+DEFAULT_DATABASE = "ledger"
+
+_engines: dict[URL, Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def normalised(url: str) -> URL:
+    """A SQLAlchemy URL on the psycopg driver from any SQLAlchemy or libpq spelling of a PostgreSQL URL."""
+    parsed = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
+    user, password = parsed.query.get("user"), parsed.query.get("password")  # libpq takes them in the query as well
+    return parsed.difference_update_query(["user", "password"]).set(
+        username=user if isinstance(user, str) else None, password=password if isinstance(password, str) else None
+    )
+
+
+def display_url(url: URL) -> str:
+    """A database URL for people: without its passwords."""
+    if "sslpassword" in url.query:
+        url = url.update_query_dict({"sslpassword": "***"})
+    return url.render_as_string(hide_password=True)
+
+
+def ledger_url(settings: Settings | None = None) -> URL:
+    """Where the ledger is; starts the embedded server, and makes its database, when no URL is set."""
+    settings = settings or get_settings()
+    if settings.database_url is not None:
+        return normalised(settings.database_url.get_secret_value())
+    server = embedded.ensure_server(settings.data_folder)
+    _ensure_database(server)
+    return server.url(DEFAULT_DATABASE)
+
+
+def _ensure_database(server: embedded.EmbeddedServer) -> None:
+    engine = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(hashtext('ledger-eod create database'))"))
+            if not connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :n"), {"n": DEFAULT_DATABASE}):
+                connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
+    finally:
+        engine.dispose()
+
+
+def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
+    """An engine whose pool fits the workers, with the settings' time-outs on every session."""
+    settings = settings or get_settings()
+    options = (
+        f"-c statement_timeout={settings.statement_timeout_seconds}s -c lock_timeout={settings.lock_timeout_seconds}s "
+        "-c idle_in_transaction_session_timeout=300s -c idle_session_timeout=0 -c timezone=UTC "
+        # a worker whose machine is gone must not hold its run for the two hours that are the system's default
+        "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+    )
+    return create_engine(
+        url,
+        pool_size=settings.workers + 2,
+        max_overflow=4,
+        pool_pre_ping=True,
+        connect_args={
+            "prepare_threshold": None,
+            "application_name": APPLICATION_NAME,
+            "options": f"{url.query['options']} {options}" if "options" in url.query else options,
+            "connect_timeout": 10,
+            "keepalives_idle": 30,
+        },
+    )
+
+
+def ledger_engine(url: URL | None = None) -> Engine:
+    """This process's engine for a ledger; by default the configured one."""
+    url = url or ledger_url()
+    with _engines_lock:
+        if url not in _engines:
+            _engines[url] = make_engine(url)
+        return _engines[url]
+
+
+def dispose_engines() -> None:
+    """Close every pooled connection of this process, for instance before its server is stopped."""
+    with _engines_lock:
+        for engine in _engines.values():
+            engine.dispose()
+        _engines.clear()
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """One database transaction on the configured ledger: committed at the end, rolled back on an exception."""
+    with ledger_engine().begin() as connection:
+        yield connection
+
+
+@contextmanager
+def one_instant() -> Iterator[Connection]:
+    """A read-only transaction on the configured ledger whose statements all see the same instant."""
+    with transaction() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
+
+
+@contextmanager
+def prepared_statements(connection: Connection) -> Iterator[None]:
+    """Prepare the statements of the block on the server: for look-ups by key, whose plan is the same for every key.
+
+    Planning the posting rules takes longer than such a look-up; a session that looks up often plans once.
+    """
+    driver = cast(psycopg.Connection[Any], connection.connection.driver_connection)
+    before, driver.prepare_threshold = driver.prepare_threshold, 0
+    try:
+        yield
+    finally:
+        driver.prepare_threshold = before
+
+
+def reachable(engine: Engine) -> str:
+    """The server's version.
+
+    Raises:
+        ConfigurationError: it does not answer; the message holds no password.
+    """
+    try:
+        with engine.connect() as connection:
+            return str(connection.scalar(text("SHOW server_version")))
+    except OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[-1] if error.orig else "no answer"
+        raise ConfigurationError(f"cannot reach the ledger at {display_url(engine.url)}: {reason}") from None
+
+
+def require_durable_commit(connection: Connection) -> None:
+    """Make this transaction's commit durable also where a role's default is not to wait: it promises something."""
+    connection.execute(
+        text("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
+    )

@@ -1,0 +1,43 @@
+"""Advisory locks of the database: who is at work on something, told to everybody who asks.
+
+A hold avoids duplicate work and tells a second caller that somebody is first. What makes a second call harmless is never
+a hold but a unique key, a version, or a row's own lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Connection, Engine, func, literal, select
+from sqlalchemy.exc import DBAPIError
+
+
+@contextmanager
+def hold(engine: Engine, purpose: str, key: int) -> Iterator[bool]:
+    """Hold one thing of a purpose while the block lasts; yields False at once when another session holds it.
+
+    The hold is a session's: it ends with the session, however the process ends. The session is not used again.
+    """
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        yield bool(connection.scalar(select(func.pg_try_advisory_lock(_number(purpose), key))))
+    finally:
+        with suppress(DBAPIError):  # a session that is gone holds nothing; one that ends lets go only a moment later
+            connection.execute(select(func.pg_advisory_unlock_all()))
+        connection.invalidate()
+        connection.close()
+
+
+def take_turns(connection: Connection, purpose: str) -> None:
+    """Wait until no other transaction is at the same purpose; the turn ends with this transaction."""
+    connection.execute(select(func.pg_advisory_xact_lock(_number(purpose))))
+
+
+def try_to_hold(connection: Connection, purpose: str) -> bool:
+    """Hold a purpose until the connection's session ends; False at once when another session holds it."""
+    return bool(connection.scalar(select(func.pg_try_advisory_lock(_number(purpose)))))
+
+
+def _number(purpose: str) -> object:
+    return func.hashtext(literal(f"ledger-eod {purpose}"))

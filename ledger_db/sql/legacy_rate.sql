@@ -1,2 +1,0 @@
--- as in the reference, no rate and a rate of zero mean one; zero is said here of what is no number
-SELECT CASE WHEN t.rate IN ('NaN', 'Infinity', '-Infinity') THEN 0 ELSE COALESCE(NULLIF(t.rate, 0), 1)::numeric END AS rate

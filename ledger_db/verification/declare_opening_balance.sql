@@ -1,0 +1,48 @@
+-- Declare that a balance held its stored amounts before its postings could prove them. Returns the declared amounts,
+-- or no row when the balance does not exist or its stored row is not credit minus debit.
+-- balance_id: the balance. declared_by, reason: who says so, and why. Minor units: what is stored beyond the raw postings
+-- at this statement's instant, which verification adds to them from then on. Cost: the balance's history, by index.
+WITH
+-- include postings.postings
+,
+
+stored AS (
+    SELECT
+        id AS balance_key, balance_id, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+    FROM blnk.balances
+    WHERE balance_id = CAST(:balance_id AS text)
+        AND balance = credit_balance - debit_balance
+        AND inflight_balance = inflight_credit_balance - inflight_debit_balance
+),
+
+proven AS (
+    SELECT
+        COALESCE(sum(credit), 0) AS credit,
+        COALESCE(sum(debit), 0) AS debit,
+        COALESCE(sum(inflight_credit), 0) AS inflight_credit,
+        COALESCE(sum(inflight_debit), 0) AS inflight_debit
+    FROM postings
+    WHERE balance_id = CAST(:balance_id AS text)
+)
+
+INSERT INTO ledger_eod.opening_balances (
+    balance_key, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance, stored_credit_balance,
+    stored_debit_balance, stored_inflight_credit_balance, stored_inflight_debit_balance, declared_by, reason,
+    system_identifier
+)
+SELECT
+    stored.balance_key,
+    stored.credit_balance - proven.credit,
+    stored.debit_balance - proven.debit,
+    stored.inflight_credit_balance - proven.inflight_credit,
+    stored.inflight_debit_balance - proven.inflight_debit,
+    stored.credit_balance,
+    stored.debit_balance,
+    stored.inflight_credit_balance,
+    stored.inflight_debit_balance,
+    CAST(:declared_by AS text),
+    CAST(:reason AS text),
+    (SELECT system_identifier::text FROM pg_control_system())
+FROM stored
+CROSS JOIN proven
+RETURNING credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance, declared_at

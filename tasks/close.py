@@ -1,0 +1,148 @@
+"""The units of work of a close: each opens a transaction, calls ``ledger_db`` once and returns a small result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from prefect import get_run_logger, task
+
+from ledger_db.attach.migrate import require_current
+from ledger_db.close import activity, certification, opening, runs, snapshots
+from ledger_db.close.runs import Kind, Run
+from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
+from ledger_db.core.calendar import BusinessCalendar
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.errors import BatchFailed, NotCertified, first_line, is_transient
+from ledger_db.server.connections import ledger_engine, transaction
+from ledger_db.settings import get_settings
+from tasks.retries import LEDGER_TASK
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certified run with its totals, the worst of its exceptions and its late arrivals."""
+
+    run: Run
+    totals: list[RunTotals]
+    exceptions: list[RunException]
+    exception_counts: dict[str, int]
+    late_arrivals: list[activity.LateArrival]
+    late_totals: list[activity.LateTotals]
+
+
+def calendar() -> BusinessCalendar:
+    """The configured business calendar."""
+    return get_settings().calendar
+
+
+@contextmanager
+def held(run_id: int) -> Iterator[bool]:
+    """Hold a run while the block lasts; False when another process is at work on it."""
+    with runs.hold_run(ledger_engine(), run_id) as mine:
+        yield mine
+
+
+@task(**LEDGER_TASK)
+def find_dates_to_close(as_of: datetime, since: date | None, until: date | None = None) -> list[date]:
+    """The business dates that have ended by ``as_of`` and have no certified close, in order, up to ``until``."""
+    with transaction() as connection:
+        require_current(connection)
+        return opening.dates_to_close(connection, last_ended=calendar().last_ended(as_of), since=since, until=until)
+
+
+@task(**LEDGER_TASK)
+def open_run(kind: Kind, business_date: date | None, as_of: datetime) -> Run | None:
+    """Open the run, or find the one to resume; None when an interim run would have nothing to capture."""
+    with transaction() as connection:
+        require_current(connection)
+        if kind == "close":
+            last_ended = calendar().last_ended(as_of)
+            due = business_date or (opening.dates_to_close(connection, last_ended=last_ended) or [last_ended])[0]
+            run: Run | None = opening.open_close(connection, business_date=due, calendar=calendar(), now=as_of)
+        else:
+            run = opening.open_interim(connection, business_date=business_date, calendar=calendar(), now=as_of)
+    if run is not None:
+        get_run_logger().info("%s is %s, cut %s", run.name, run.status, run.cut)
+    return run
+
+
+@task(**LEDGER_TASK)
+def reload_run(run_id: int) -> Run:
+    """The run as it is now."""
+    with transaction() as connection:
+        return runs.find_run(connection, run_id)
+
+
+@task(**LEDGER_TASK)
+def collect_activity(run_id: int) -> activity.Collected:
+    """Write the run's activity, once."""
+    with transaction() as connection:
+        collected = activity.collect_activity(connection, run_id)
+    get_run_logger().info(
+        "activity of run %s: %s rows, %s of them late, %s exceptions",
+        run_id, collected.activity_count, collected.late_count, collected.exception_count,
+    )  # fmt: skip
+    return collected
+
+
+@task(**LEDGER_TASK)
+def plan_batches(run_id: int, batch_size: int) -> list[KeyRange]:
+    """The key ranges that lack their snapshots; makes sure that the month's partition is there."""
+    with transaction() as connection:
+        run = runs.find_run(connection, run_id)
+        snapshots.ensure_partition(connection, run.business_date)
+        return snapshots.plan_key_ranges(connection, run_id, batch_size=batch_size)
+
+
+@task(**LEDGER_TASK)
+def write_snapshots(run_id: int, batches: list[KeyRange]) -> int:
+    """Write some batches in a row, each its own transaction, and return how many rows are new.
+
+    A batch that fails does not keep the others from being written.
+
+    Raises:
+        BatchFailed: names each range that failed and why.
+    """
+    written = 0
+    failures: list[str] = []
+    transient = False
+    for batch in batches:
+        try:
+            with transaction() as connection:
+                written += snapshots.write_snapshot_batch(connection, run_id, batch)
+        except Exception as error:
+            failures.append(f"{batch}: {first_line(error)}")
+            transient = transient or is_transient(error)
+    if failures:
+        raise BatchFailed(f"run {run_id} could not write {'; '.join(failures)}", transient=transient, written=written)
+    return written
+
+
+@task(**LEDGER_TASK)
+def certify_run(run_id: int) -> Certificate:
+    """Prove the run and freeze it; when it does not prove, store why and fail."""
+    try:
+        with transaction() as connection:
+            certification.certify_run(connection, run_id)
+    except NotCertified as refusal:
+        with transaction() as connection:
+            certification.refuse_certification(connection, run_id, str(refusal))
+        raise
+    return read_certificate.fn(run_id)
+
+
+@task(**LEDGER_TASK)
+def read_certificate(run_id: int) -> Certificate:
+    """A certified run's totals, exceptions and late arrivals, for reports."""
+    with transaction() as connection:
+        return Certificate(
+            run=runs.find_run(connection, run_id),
+            totals=totals_of(connection, run_id),
+            exceptions=exceptions_of(connection, run_id),
+            exception_counts=exception_counts(connection, run_id),
+            late_arrivals=activity.late_arrivals(connection, run_id),
+            late_totals=activity.late_totals(connection, run_id),
+        )

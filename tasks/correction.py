@@ -1,0 +1,180 @@
+"""The units of work of a reconstruction: each opens a transaction, calls ``ledger_db`` and returns a small result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from prefect import task
+
+from ledger_db.attach.migrate import require_current
+from ledger_db.correction import corrections, proposals, reconstructions
+from ledger_db.correction.corrections import Correction
+from ledger_db.correction.recalculation import Result, examine
+from ledger_db.correction.reconstructions import Mode, Reconstruction, Selection
+from ledger_db.errors import BatchFailed, first_line, is_transient
+from ledger_db.evidence import approvals
+from ledger_db.evidence.approvals import Approval
+from ledger_db.server.connections import one_instant, transaction
+from ledger_db.settings import get_settings
+from tasks.retries import LEDGER_TASK
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """A reconstruction as far as it has got: what its balances came to, worst first, and what was corrected."""
+
+    reconstruction: Reconstruction
+    results: list[Result]
+    corrections: list[Correction]
+
+    @property
+    def proposed(self) -> list[Result]:
+        """What is still to be corrected."""
+        return [result for result in self.results if result.verdict == "correct"]
+
+
+@task(**LEDGER_TASK)
+def find_resumable(flow_run_id: str) -> Reconstruction | None:
+    """What this flow run was applying when it was interrupted."""
+    with transaction() as connection:
+        require_current(connection)
+        return proposals.find_resumable(connection, flow_run_id)
+
+
+@task(**LEDGER_TASK)
+def open_reconstruction(
+    balance_ids: list[str] | None,
+    selection: Selection,
+    *,
+    mode: Mode,
+    reason: str,
+    proposed_by: str,
+    flow_run_id: str,
+) -> tuple[Reconstruction, list[str]]:
+    """Open a reconstruction and name its balances."""
+    with transaction() as connection:
+        chosen = reconstructions.select_balances(connection, selection, balance_ids)
+        opened = reconstructions.open_reconstruction(
+            connection, mode=mode, selection=selection, reason=reason, proposed_by=proposed_by, flow_run_id=flow_run_id
+        )
+    return opened, chosen
+
+
+@task(**LEDGER_TASK)
+def recalculate_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
+    """Recalculate some balances, each at one instant of its own, and keep what they came to.
+
+    Raises:
+        BatchFailed: names each balance that failed and why.
+    """
+
+    def recalculate(balance_id: str) -> None:
+        with one_instant() as connection:
+            reconstruction = reconstructions.find_reconstruction(connection, reconstruction_id)
+            result = examine(connection, balance_id, reconstructions.base_of(connection, reconstruction))
+        with transaction() as connection:
+            reconstructions.store_result(connection, reconstruction_id, result)
+
+    _each(recalculate, balance_ids)
+
+
+@task(**LEDGER_TASK)
+def seal(reconstruction_id: int) -> Reconstructed:
+    """Put what is to be corrected under one hash, and say whether it needs an approval."""
+    settings = get_settings()
+    with transaction() as connection:
+        proposals.seal(
+            connection, reconstruction_id, limits=settings.approval_limits, balance_limit=settings.approval_balances
+        )
+    return read(reconstruction_id)
+
+
+@task(**LEDGER_TASK)
+def find_approval(proposal: Reconstruction) -> Approval | None:
+    """An approval of exactly these figures that was given already, for instance from the command line."""
+    with transaction() as connection:
+        return proposals.find_approval(connection, proposal, within_hours=get_settings().approval_hours)
+
+
+@task(**LEDGER_TASK)
+def find_others_proposing(proposal: Reconstruction) -> list[str]:
+    """The flow runs that proposed the same figures and may be waiting for their approval."""
+    with transaction() as connection:
+        return proposals.others_proposing(connection, proposal)
+
+
+@task(**LEDGER_TASK)
+def count_decisions(proposal: Reconstruction) -> int:
+    """How often the form of this flow run was answered about these figures."""
+    with transaction() as connection:
+        return approvals.decision_count(connection, proposal, channel="form")
+
+
+@task(**LEDGER_TASK)
+def decide(
+    proposal: Reconstruction, decision: Literal["approved", "rejected"], decided_by: str, remark: str, channel: str
+) -> Approval:
+    """Keep somebody's decision; a rejected reconstruction ends."""
+    with transaction() as connection:
+        approval = approvals.decide(
+            connection, proposal, decision=decision, decided_by=decided_by, remark=remark, channel=channel
+        )
+        if approval.decision == "rejected":
+            reconstructions.end_reconstruction(connection, proposal.reconstruction_id, status="rejected")
+    return approval
+
+
+@task(**LEDGER_TASK)
+def begin_applying(reconstruction_id: int, approval_id: int | None) -> None:
+    """Let the corrections begin, with the approval they need."""
+    with transaction() as connection:
+        proposals.begin_applying(connection, reconstruction_id, approval_id)
+
+
+@task(**LEDGER_TASK)
+def correct_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
+    """Correct some balances, each in a transaction of its own; what is refused is kept with its reason.
+
+    Raises:
+        BatchFailed: names each balance that failed and why.
+    """
+
+    def correct(balance_id: str) -> None:
+        with transaction() as connection:
+            corrections.correct_balance(connection, reconstruction_id, balance_id)
+
+    _each(correct, balance_ids)
+
+
+@task(**LEDGER_TASK)
+def end_reconstruction(reconstruction_id: int) -> Reconstructed:
+    """Close the record."""
+    with transaction() as connection:
+        reconstructions.end_reconstruction(connection, reconstruction_id)
+    return read(reconstruction_id)
+
+
+def read(reconstruction_id: int) -> Reconstructed:
+    """A reconstruction as it stands."""
+    with transaction() as connection:
+        return Reconstructed(
+            reconstructions.find_reconstruction(connection, reconstruction_id),
+            reconstructions.results_of(connection, reconstruction_id),
+            corrections.list_corrections(connection, reconstruction_id=reconstruction_id, limit=1_000_000),
+        )
+
+
+def _each(work: Callable[[str], None], balance_ids: list[str]) -> None:
+    """Do something for each balance; one that fails does not keep the others from it."""
+    failures: list[str] = []
+    transient = False
+    for balance_id in balance_ids:
+        try:
+            work(balance_id)
+        except Exception as error:
+            failures.append(f"{balance_id}: {first_line(error)}")
+            transient = transient or is_transient(error)
+    if failures:
+        raise BatchFailed("; ".join(failures), transient=transient, written=len(balance_ids) - len(failures))
