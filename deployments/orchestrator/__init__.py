@@ -1,0 +1,1 @@
+"""The Prefect server, the deployments on it, and what it does by itself."""

@@ -1,7 +1,7 @@
 """The cut: which rows exist for a run, and on which business dates they fall.
 
-A cut is a ``pg_snapshot``. ``in_cut.sql``, ``after_cut.sql`` and ``since_base.sql`` ask for it in statements, and nothing
-else does; this module gives those statements their parameters.
+A cut is a ``pg_snapshot``. Statements ask for it through ``in_cut.sql``, ``after_cut.sql`` and ``since_base.sql`` only;
+this module gives them their parameters.
 """
 
 from __future__ import annotations

@@ -1,0 +1,8 @@
+"""Balances at any instant, posted and inflight, as known now or as known at an earlier close.
+
+Owns nothing. Reads: the snapshots and activity of ``close``, raw postings, and which corrections ended a drift
+(``ledger_eod.corrections``).
+Invariants: from a snapshot or from source, the answer is the same; a snapshot is a sum of postings and never carries the
+drift of a stored row. Writes nothing, locks nothing.
+Entry points: ``balance_at.balance_at``.
+"""

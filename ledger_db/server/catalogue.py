@@ -21,7 +21,7 @@ def system_identifier(connection: Connection) -> str:
 
 
 def has_table(connection: Connection, schema: str, name: str) -> bool:
-    """Whether there is a table, as this transaction sees it now: ``to_regclass`` may answer from the session's cache."""
+    """Whether there is a table, seen by this statement: ``to_regclass`` may answer from the session's cache."""
     return _is_there(
         connection,
         "SELECT count(*) > 0 FROM pg_class WHERE relname = :name AND relnamespace = to_regnamespace(:schema)",

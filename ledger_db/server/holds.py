@@ -1,7 +1,7 @@
 """Advisory locks of the database: who is at work on something, told to everybody who asks.
 
-A hold avoids duplicate work and tells a second caller that somebody is first. What makes a second call harmless is never
-a hold but a unique key, a version, or a row's own lock.
+A hold avoids duplicate work and tells a second caller that another one is first. It is never what makes a second call
+harmless: that is a unique key, a version, or a row's own lock.
 """
 
 from __future__ import annotations

@@ -309,11 +309,9 @@ def test_many_correctors_at_once_correct_once(books: Books) -> None:
 
 
 def start_correcting(books: Books, flow_run_id: str) -> subprocess.Popen[str]:
+    url = books.ledger.url.render_as_string(hide_password=False)
     return subprocess.Popen(
-        [
-            sys.executable, "-m", "tests.testing.correct_process", books.ledger.url.render_as_string(hide_password=False),
-            flow_run_id,
-        ],
+        [sys.executable, "-m", "tests.testing.correct_process", url, flow_run_id],
         stdout=subprocess.PIPE, text=True, cwd=PROJECT,
     )  # fmt: skip
 

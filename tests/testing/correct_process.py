@@ -1,4 +1,4 @@
-"""A process of its own that goes on with an interrupted reconstruction: ``python -m tests.testing.correct_process URL RUN``.
+"""A process that goes on with an interrupted reconstruction: ``python -m tests.testing.correct_process URL RUN``.
 
 Made to be killed. Says on standard output which balance it corrected, one a line, and ends with ``ended``
 or ``nothing``.
