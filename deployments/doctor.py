@@ -100,7 +100,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
 def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
     from ledger_db.attach.migrate import schema_state
     from ledger_db.books.accounts import list_balances
-    from ledger_db.close.runs import interim_runs_left_open, list_runs
+    from ledger_db.close.runs import list_runs, stale_interim_runs
 
     state = schema_state(connection)
     if not state.is_current:
@@ -122,7 +122,7 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
         if run.status == "open":
             reason = run.refusal or "unfinished"
             yield Finding("open close", "wrong" if run.refusal else "missing", f"{run.name}: {reason}")
-    for run in interim_runs_left_open(connection, before=today):
+    for run in stale_interim_runs(connection, before=today):
         yield Finding(
             "open interim run", "missing",
             f"{run.name}: {run.refusal or 'unfinished'}, and its day has passed; ledger-eod snapshot --kind interim "

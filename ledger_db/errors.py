@@ -43,7 +43,6 @@ class Hint(StrEnum):
     verify_checksums = "verify_checksums"
     verify_first = "verify_first"
     start_verification = "start_verification"
-    read_snapshots = "read_snapshots"
     propose_again = "propose_again"
     show_proposal = "show_proposal"
 

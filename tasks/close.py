@@ -77,7 +77,7 @@ def reload_run(run_id: int) -> Run:
 
 
 @task(**LEDGER_TASK)
-def collect_activity(run_id: int) -> activity.Collected:
+def collect_activity(run_id: int) -> activity.CollectedActivity:
     """Write the run's activity, once."""
     with transaction() as connection:
         collected = activity.collect_activity(connection, run_id)

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
+from ledger_db.books.tables import balances
+from ledger_db.close import tables
 from ledger_db.close.cut import cut_parameters
 from ledger_db.close.row_checksums import store_checksums
 from ledger_db.close.runs import lock_open_run
-from ledger_db.core.amounts import whole_amounts
+from ledger_db.core.amounts import PART_COLUMNS, WholeParts, whole_amounts
 from ledger_db.postings.rules import statement
+from ledger_db.server.connections import without_time_limit
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedActivity:
     """How many rows of activity a run has, how many of them are late arrivals, and how many exceptions it itemises."""
 
     activity_count: int
@@ -24,25 +27,21 @@ class Collected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LateAmounts:
-    """What late arrivals post and hold; minor units, credit minus debit where it is one figure."""
+class LateAmounts(WholeParts):
+    """What late arrivals post and hold; minor units."""
 
     currency: str
     posting_count: int
-    credit_balance: int
-    debit_balance: int
-    inflight_credit_balance: int
-    inflight_debit_balance: int
 
     @property
     def effect(self) -> int:
         """By how much they moved the balance."""
-        return self.credit_balance - self.debit_balance
+        return self.balance
 
     @property
     def inflight_effect(self) -> int:
         """By how much they moved what is on hold."""
-        return self.inflight_credit_balance - self.inflight_debit_balance
+        return self.inflight_balance
 
     @property
     def weight(self) -> int:
@@ -65,8 +64,8 @@ class LateTotals(LateAmounts):
     balance_count: int
 
 
-def collect_activity(connection: Connection, run_id: int) -> Collected:
-    """Write a run's activity in one transaction, or say what is there when it was written before.
+def collect_activity(connection: Connection, run_id: int) -> CollectedActivity:
+    """Write a run's activity in one transaction, or count what is there when it was written before.
 
     A close's raw rows get their checksums in the same transaction.
 
@@ -74,70 +73,66 @@ def collect_activity(connection: Connection, run_id: int) -> Collected:
         RunNotOpen: the run is certified or abandoned.
     """
     run = lock_open_run(connection, run_id)
-    if run.collected_at is None:
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # one statement for the whole day
-        row = connection.execute(
-            statement(connection, "close.collect_activity"), {"run_id": run_id, **cut_parameters(connection, run)}
-        ).one()
-        if run.kind == "close":
-            store_checksums(connection, run)
-        connection.execute(
-            text("UPDATE ledger_eod.runs SET collected_at = now() WHERE run_id = :run_id"), {"run_id": run_id}
-        )
-        return Collected(*row)
+    if run.collected_at is not None:
+        return _collected_before(connection, run_id)
+    without_time_limit(connection)  # one statement for the whole day
     row = connection.execute(
-        text(
-            "SELECT count(*), count(*) FILTER (WHERE is_late), "
-            "(SELECT count(*) FROM ledger_eod.run_exceptions WHERE run_id = :run_id) "
-            "FROM ledger_eod.activity WHERE run_id = :run_id"
-        ),
-        {"run_id": run_id},
+        statement(connection, "close.collect_activity"), {"run_id": run_id, **cut_parameters(connection, run)}
     ).one()
-    return Collected(*row)
+    if run.kind == "close":
+        store_checksums(connection, run)
+    connection.execute(update(tables.runs).where(tables.runs.c.run_id == run_id).values(collected_at=func.now()))
+    return CollectedActivity(*row)
+
+
+def _collected_before(connection: Connection, run_id: int) -> CollectedActivity:
+    activity, exceptions = tables.activity, tables.run_exceptions
+    exception_count = select(func.count()).where(exceptions.c.run_id == run_id).scalar_subquery()
+    row = connection.execute(
+        select(func.count(), func.count().filter(activity.c.is_late), exception_count).where(
+            activity.c.run_id == run_id
+        )
+    ).one()
+    return CollectedActivity(*row)
 
 
 def late_arrivals(connection: Connection, run_id: int, *, limit: int = 200) -> list[LateArrival]:
     """A run's late arrivals, largest effect first, posted or on hold."""
+    activity = tables.activity
+    weight = func.greatest(
+        func.abs(activity.c.credit_balance - activity.c.debit_balance),
+        func.abs(activity.c.inflight_credit_balance - activity.c.inflight_debit_balance),
+    )
     rows = connection.execute(
-        text(
-            """
-            SELECT
-                balance_id, currency, effective_date, posting_count, activity.credit_balance, activity.debit_balance,
-                activity.inflight_credit_balance, activity.inflight_debit_balance
-            FROM ledger_eod.activity
-            JOIN blnk.balances ON balances.id = activity.balance_key
-            WHERE run_id = :run_id AND is_late
-            ORDER BY
-                GREATEST(
-                    abs(activity.credit_balance - activity.debit_balance),
-                    abs(activity.inflight_credit_balance - activity.inflight_debit_balance)
-                ) DESC,
-                balance_key, effective_date
-            LIMIT :limit
-            """
-        ),
-        {"run_id": run_id, "limit": limit},
-    ).mappings()
+        select(
+            balances.c.balance_id, balances.c.currency, activity.c.effective_date, activity.c.posting_count,
+            *(activity.c[name] for name in PART_COLUMNS),
+        )
+        .join_from(activity, balances, balances.c.id == activity.c.balance_key)
+        .where(*_late_in(run_id))
+        .order_by(weight.desc(), activity.c.balance_key, activity.c.effective_date)
+        .limit(limit)
+    ).mappings()  # fmt: skip
     return [LateArrival(**whole_amounts(row, other=("balance_id", "currency", "effective_date"))) for row in rows]
 
 
 def late_totals(connection: Connection, run_id: int) -> list[LateTotals]:
     """All of a run's late arrivals, by currency."""
+    activity = tables.activity
     rows = connection.execute(
-        text(
-            """
-            SELECT
-                currency, count(DISTINCT balance_key) AS balance_count, sum(posting_count) AS posting_count,
-                sum(activity.credit_balance) AS credit_balance, sum(activity.debit_balance) AS debit_balance,
-                sum(activity.inflight_credit_balance) AS inflight_credit_balance,
-                sum(activity.inflight_debit_balance) AS inflight_debit_balance
-            FROM ledger_eod.activity
-            JOIN blnk.balances ON balances.id = activity.balance_key
-            WHERE run_id = :run_id AND is_late
-            GROUP BY currency
-            ORDER BY currency
-            """
-        ),
-        {"run_id": run_id},
+        select(
+            balances.c.currency,
+            func.count(activity.c.balance_key.distinct()).label("balance_count"),
+            func.sum(activity.c.posting_count).label("posting_count"),
+            *(func.sum(activity.c[name]).label(name) for name in PART_COLUMNS),
+        )
+        .join_from(activity, balances, balances.c.id == activity.c.balance_key)
+        .where(*_late_in(run_id))
+        .group_by(balances.c.currency)
+        .order_by(balances.c.currency)
     ).mappings()
     return [LateTotals(**whole_amounts(row, other=("currency",))) for row in rows]
+
+
+def _late_in(run_id: int) -> tuple[ColumnElement[bool], ...]:
+    return (tables.activity.c.run_id == run_id, tables.activity.c.is_late)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
+from ledger_db.close import tables
 from ledger_db.close.runs import Run, find_run, lock_open_run
-from ledger_db.close.snapshots import plan_key_ranges
+from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
-from ledger_db.errors import NotCertified, RunNotOpen
+from ledger_db.errors import Hint, NotCertified, RunNotOpen
 from ledger_db.postings.rules import statement
-from ledger_db.server.connections import require_durable_commit
+from ledger_db.server.connections import require_durable_commit, without_time_limit
 
 
 def certify_run(connection: Connection, run_id: int) -> Run:
@@ -32,67 +34,73 @@ def certify_run(connection: Connection, run_id: int) -> Run:
         if run.certified:
             return run
         raise
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    without_time_limit(connection)
     require_durable_commit(connection)
     _prove_complete(connection, run)
-    scope: dict[str, Any] = {"run_id": run_id, "business_date": run.business_date, "kind": run.kind}
-    found = {row.currency: row for row in connection.execute(statement(connection, "close.total_snapshots"), scope)}
-    captured = sum(row.balance_count for row in found.values())
     partial = run.kind == "interim" and _shares_its_date(connection, run)
-    base = None if run.base_run_id is None else find_run(connection, run.base_run_id)
-    expected = {
-        row.currency: row
-        for row in connection.execute(
-            statement(connection, "close.expected_totals"),
-            scope
-            | {
-                "base_run_id": run.base_run_id,
-                "base_date": None if base is None else base.business_date,
-                "partial": partial,
-            },
-        )
-    }
+    found = _total_snapshots(connection, run)
+    expected = _expected_totals(connection, run, partial=partial)
     for currency in sorted(found.keys() | expected.keys()):
         _prove_currency(run, currency, found.get(currency), expected.get(currency), zero_sum=not partial)
-    checksum = connection.scalar(statement(connection, "close.checksum_snapshots"), scope)
-    if found:
-        connection.execute(
-            text(
-                """
-                INSERT INTO ledger_eod.run_totals (
-                    run_id, currency, balance_count, credit_balance, debit_balance, inflight_credit_balance,
-                    inflight_debit_balance, itemised_difference, itemised_inflight_difference
-                ) VALUES (
-                    :run_id, :currency, :balance_count, :credit_balance, :debit_balance, :inflight_credit_balance,
-                    :inflight_debit_balance, :itemised_difference, :itemised_inflight_difference
-                )
-                """
-            ),
-            [
-                {
-                    "run_id": run_id,
-                    **row._mapping,
-                    "itemised_difference": getattr(expected.get(currency), "itemised_difference", 0),
-                    "itemised_inflight_difference": getattr(expected.get(currency), "itemised_inflight_difference", 0),
-                }
-                for currency, row in found.items()
-            ],
-        )
+    _store_totals(connection, run, found, expected)
     connection.execute(
-        text(
-            "UPDATE ledger_eod.runs SET status = 'certified', certified_at = clock_timestamp(), "
-            "snapshot_count = :snapshot_count, checksum = :checksum, refusal = NULL WHERE run_id = :run_id"
-        ),
-        {"run_id": run_id, "snapshot_count": captured, "checksum": checksum},
+        update(tables.runs)
+        .where(tables.runs.c.run_id == run_id)
+        .values(
+            status="certified",
+            certified_at=func.clock_timestamp(),
+            snapshot_count=sum(row.balance_count for row in found.values()),
+            checksum=checksum_snapshots(connection, run),
+            refusal=None,
+        )
     )
     return find_run(connection, run_id)
 
 
 def refuse_certification(connection: Connection, run_id: int, reason: str) -> None:
     """Store why a run was not certified; it stays open."""
+    runs = tables.runs
+    connection.execute(update(runs).where(runs.c.run_id == run_id, runs.c.status == "open").values(refusal=reason))
+
+
+def checksum_snapshots(connection: Connection, run: Run) -> str | None:
+    """One SHA-256 over a run's snapshots as they are now; None for a run without rows."""
+    checksum: str | None = connection.scalar(statement(connection, "close.checksum_snapshots"), _scope(run))
+    return checksum
+
+
+def _scope(run: Run) -> dict[str, Any]:
+    return {"run_id": run.run_id, "business_date": run.business_date, "kind": run.kind}
+
+
+def _total_snapshots(connection: Connection, run: Run) -> dict[str, Row[Any]]:
+    """What a run's snapshots add up to, by currency."""
+    rows = connection.execute(statement(connection, "close.total_snapshots"), _scope(run))
+    return {row.currency: row for row in rows}
+
+
+def _expected_totals(connection: Connection, run: Run, *, partial: bool) -> dict[str, Row[Any]]:
+    """What they must add up to, by currency; ``partial``: other runs have the rest of the date's snapshots."""
+    rows = connection.execute(
+        statement(connection, "close.expected_totals"),
+        _scope(run) | {"base_run_id": run.base_run_id, "base_date": base_date_of(connection, run), "partial": partial},
+    )
+    return {row.currency: row for row in rows}
+
+
+def _store_totals(
+    connection: Connection, run: Run, found: Mapping[str, Row[Any]], expected: Mapping[str, Row[Any]]
+) -> None:
+    if not found:
+        return
+    itemised = ("itemised_difference", "itemised_inflight_difference")
     connection.execute(
-        text("UPDATE ledger_eod.runs SET refusal = :reason WHERE run_id = :run_id AND status = 'open'"),
-        {"run_id": run_id, "reason": reason},
+        insert(tables.run_totals),
+        [
+            {"run_id": run.run_id, **row._mapping}
+            | {name: getattr(expected.get(currency), name, 0) for name in itemised}
+            for currency, row in found.items()
+        ],
     )
 
 
@@ -101,24 +109,22 @@ def _prove_complete(connection: Connection, run: Run) -> None:
     if missing:
         count = sum(keys.balance_count for keys in missing)
         raise NotCertified(
-            f"{run.name}: {count} balances have no snapshot, the first with key {missing[0].first_key}; "
-            "run it again to write them"
+            f"{run.name}: {count} balances have no snapshot, the first with key {missing[0].first_key}",
+            hint=Hint.run_again,
         )
     if run.collected_at is None:
-        raise NotCertified(f"{run.name}: its activity is not collected; run it again")
+        raise NotCertified(f"{run.name}: its activity is not collected", hint=Hint.run_again)
 
 
 def _shares_its_date(connection: Connection, run: Run) -> bool:
     """Whether other runs hold some of the snapshots of this date and kind, so that this one has only the rest."""
-    return bool(
-        connection.scalar(
-            text(
-                "SELECT EXISTS (SELECT FROM ledger_eod.balance_snapshots WHERE business_date = :business_date "
-                "AND kind = CAST(:kind AS ledger_eod.run_kind) AND run_id <> :run_id)"
-            ),
-            {"business_date": run.business_date, "kind": run.kind, "run_id": run.run_id},
-        )
+    snapshots = tables.balance_snapshots
+    others = exists().where(
+        snapshots.c.business_date == run.business_date,
+        snapshots.c.kind == run.kind,
+        snapshots.c.run_id != run.run_id,
     )
+    return bool(connection.scalar(select(others)))
 
 
 def _prove_currency(run: Run, currency: str, found: Any, expected: Any, *, zero_sum: bool) -> None:
@@ -127,7 +133,8 @@ def _prove_currency(run: Run, currency: str, found: Any, expected: Any, *, zero_
         if is_ != should_be:
             raise NotCertified(
                 f"{run.name} {currency} {amount}: snapshots add up to {is_}, base and activity to {should_be}, "
-                f"difference {is_ - should_be:+}; verify the base run's snapshots before running it again"
+                f"difference {is_ - should_be:+}",
+                hint=Hint.verify_checksums,
             )
     if found is None or not zero_sum:
         return

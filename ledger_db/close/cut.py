@@ -10,8 +10,9 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select
 
+from ledger_db.close import tables
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.calendar import BusinessCalendar
 
@@ -27,12 +28,14 @@ def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime
     """
     if run.base_run_id is None:
         return [(run.business_date, run.opens_at)]
+    runs = tables.runs
     closes = connection.execute(
-        text(
-            "SELECT business_date, opens_at, closes_at FROM ledger_eod.runs "
-            "WHERE kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis AND run_id < :run_id"
-        ),
-        {"genesis": run.genesis_run_id, "run_id": run.run_id},
+        select(runs.c.business_date, runs.c.opens_at, runs.c.closes_at).where(
+            runs.c.kind == "close",
+            runs.c.status == "certified",
+            runs.c.genesis_run_id == run.genesis_run_id,
+            runs.c.run_id < run.run_id,
+        )
     ).all()
     stored = {row.business_date: row.opens_at for row in closes}
     stored |= {row.business_date + timedelta(days=1): row.closes_at for row in closes}

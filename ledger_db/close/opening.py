@@ -1,4 +1,4 @@
-"""Opening a run takes its cut; abandoning one gives its date free.
+"""Opening a run takes its cut; abandoning one frees its date.
 
 Closes form one chain: each has the newest certified close as its base, and none is opened while an earlier one is open
 or behind a certified one. Interim runs hang off that chain and nothing is based on them.
@@ -8,15 +8,27 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, select, update
 
+from ledger_db.books.tables import balances
+from ledger_db.close import tables
 from ledger_db.close.cluster import first_foreign_record, forget_recorded
-from ledger_db.close.runs import COLUMNS, Kind, Run, find_run, lock_open_run, newest_certified_close
+from ledger_db.close.runs import (
+    Kind,
+    Run,
+    find_run,
+    first_run,
+    lock_open_run,
+    newest_certified_close,
+    select_runs,
+)
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import ForeignRecords, OutOfOrder, PeriodNotEnded
+from ledger_db.errors import ForeignRecords, Hint, OutOfOrder, PeriodNotEnded
 from ledger_db.server.catalogue import system_identifier
 from ledger_db.server.connections import require_durable_commit
 from ledger_db.server.holds import take_turns
+
+ONE_DAY = timedelta(days=1)
 
 
 def dates_to_close(
@@ -30,11 +42,12 @@ def dates_to_close(
     Raises:
         OutOfOrder: ``since`` would leave out a date, or a date has not ended yet.
     """
+    runs = tables.runs
     newest, unfinished = connection.execute(
-        text(
-            "SELECT max(business_date) FILTER (WHERE status = 'certified'), "
-            "max(business_date) FILTER (WHERE status = 'open') FROM ledger_eod.runs WHERE kind = 'close'"
-        )
+        select(
+            func.max(runs.c.business_date).filter(runs.c.status == "certified"),
+            func.max(runs.c.business_date).filter(runs.c.status == "open"),
+        ).where(runs.c.kind == "close")
     ).one()
     for asked in (since, until):
         if asked is not None and asked > last_ended:
@@ -45,7 +58,7 @@ def dates_to_close(
     if unfinished is not None:
         first = unfinished
     elif newest is not None:
-        first = newest + timedelta(days=1)
+        first = newest + ONE_DAY
     else:
         first = since or last
     if since is not None and since > first:
@@ -67,40 +80,44 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
     existing = _unabandoned_close(connection, business_date)
     if existing is not None and existing.certified:
         return existing
-    if _start_anew_when_restored(connection):
+    if _restart_when_restored(connection):
         existing = None
     if existing is not None:
         return existing
     closes_at = calendar.closes_at(business_date)
     if now < closes_at:
         raise PeriodNotEnded(
-            f"{business_date} has not ended: it closes at {closes_at.isoformat()}; take an interim snapshot meanwhile"
+            f"{business_date} has not ended: it closes at {closes_at.isoformat()}", hint=Hint.take_interim
         )
-    unfinished = connection.execute(
-        text("SELECT business_date FROM ledger_eod.runs WHERE kind = 'close' AND status = 'open'")
-    ).scalar_one_or_none()
-    if unfinished is not None:
-        raise OutOfOrder(f"the close of {unfinished} is not certified yet: finish it before {business_date}")
-    newest = connection.execute(
-        text(
-            "SELECT business_date, closes_at FROM ledger_eod.runs WHERE kind = 'close' AND status = 'certified' "
-            "ORDER BY closes_at DESC LIMIT 1"
-        )
-    ).one_or_none()
-    if newest is not None and newest.closes_at >= closes_at:
-        raise OutOfOrder(
-            f"{business_date} lies behind the newest certified close {newest.business_date}: closes only go forward; "
-            "balance-at answers for any instant, and an interim run can snapshot the date"
-        )
-    if newest is not None and business_date > newest.business_date + timedelta(days=1):
-        raise OutOfOrder(
-            f"closes follow one another: {newest.business_date + timedelta(days=1)} comes before {business_date}; "
-            "ledger-eod close closes all that are missing, in order"
-        )
+    _require_in_order(connection, business_date, closes_at)
     return _insert_run(
         connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
         caught_up=business_date < calendar.last_ended(now),
     )  # fmt: skip
+
+
+def _require_in_order(connection: Connection, business_date: date, closes_at: datetime) -> None:
+    """Refuse a close beside an open one, behind the newest certified one, or with a gap after it."""
+    runs = tables.runs
+    closes = select_runs().where(runs.c.kind == "close")
+    unfinished = first_run(connection, closes.where(runs.c.status == "open"))
+    if unfinished is not None:
+        raise OutOfOrder(
+            f"the close of {unfinished.business_date} is not certified yet: finish it before {business_date}"
+        )
+    newest = first_run(connection, closes.where(runs.c.status == "certified").order_by(runs.c.closes_at.desc()))
+    if newest is None:
+        return
+    if newest.closes_at >= closes_at:
+        raise OutOfOrder(
+            f"{business_date} lies behind the newest certified close {newest.business_date}: closes only go forward",
+            hint=Hint.ask_history,
+        )
+    if business_date > newest.business_date + ONE_DAY:
+        raise OutOfOrder(
+            f"closes follow one another: {newest.business_date + ONE_DAY} comes before {business_date}",
+            hint=Hint.close_missing_dates,
+        )
 
 
 def open_interim(
@@ -118,24 +135,15 @@ def open_interim(
     if calendar.opens_at(business_date) > now:
         raise PeriodNotEnded(f"{business_date} has not begun: it opens at {calendar.opens_at(business_date)}")
     _serialise_opening(connection)
-    _start_anew_when_restored(connection)
-    unfinished = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE kind = 'interim' AND status = 'open' AND business_date = :business_date ORDER BY run_id LIMIT 1"
-        ),
-        {"business_date": business_date},
-    ).mappings().one_or_none()  # fmt: skip
-    if unfinished is not None:
-        return Run(**unfinished)
-    lacking = connection.scalar(
-        text(
-            "SELECT EXISTS (SELECT FROM blnk.balances WHERE NOT EXISTS (SELECT FROM ledger_eod.balance_snapshots AS s "
-            "WHERE s.business_date = :business_date AND s.kind = 'interim' AND s.balance_key = balances.id))"
-        ),
-        {"business_date": business_date},
+    _restart_when_restored(connection)
+    runs = tables.runs
+    query = select_runs().where(
+        runs.c.kind == "interim", runs.c.status == "open", runs.c.business_date == business_date
     )
-    if not lacking:
+    unfinished = first_run(connection, query.order_by(runs.c.run_id))
+    if unfinished is not None:
+        return unfinished
+    if not _lacks_interim_snapshots(connection, business_date):
         return None
     return _insert_run(
         connection, business_date=business_date, kind="interim", calendar=calendar,
@@ -143,17 +151,27 @@ def open_interim(
     )  # fmt: skip
 
 
+def _lacks_interim_snapshots(connection: Connection, business_date: date) -> bool:
+    """Whether any balance has no interim snapshot of a date."""
+    snapshots = tables.balance_snapshots
+    taken = exists().where(
+        snapshots.c.business_date == business_date,
+        snapshots.c.kind == "interim",
+        snapshots.c.balance_key == balances.c.id,
+    )
+    return bool(connection.scalar(select(exists(select(literal(1)).select_from(balances).where(~taken)))))
+
+
 def abandon_run(connection: Connection, run_id: int) -> Run:
-    """Give up an open run: its rows are removed, so that its date can be opened anew with a new cut.
+    """Give up an open run: its rows are removed, so that its date can be opened again with a new cut.
 
     Raises:
         RunNotOpen: it is certified; evidence stays.
+        UnknownRun: there is none.
     """
     run = lock_open_run(connection, run_id)
     _remove_rows(connection, run)
-    connection.execute(
-        text("UPDATE ledger_eod.runs SET status = 'abandoned' WHERE run_id = :run_id"), {"run_id": run_id}
-    )
+    connection.execute(update(tables.runs).where(tables.runs.c.run_id == run_id).values(status="abandoned"))
     return find_run(connection, run_id)
 
 
@@ -163,23 +181,21 @@ def _serialise_opening(connection: Connection) -> None:
 
 
 def _unabandoned_close(connection: Connection, business_date: date) -> Run | None:
-    row = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE kind = 'close' AND status <> 'abandoned' AND business_date = :business_date"
-        ),
-        {"business_date": business_date},
-    ).mappings().one_or_none()  # fmt: skip
-    return None if row is None else Run(**row)
+    runs = tables.runs
+    query = select_runs().where(
+        runs.c.kind == "close", runs.c.status != "abandoned", runs.c.business_date == business_date
+    )
+    return first_run(connection, query)
 
 
-def _start_anew_when_restored(connection: Connection) -> bool:
+def _restart_when_restored(connection: Connection) -> bool:
     """Notice transaction ids of another cluster, where they start over, and forget them; whether that was needed.
 
-    Open runs are given up then: their cuts belong to the other cluster.
+    Open runs are abandoned then: their cuts belong to the other cluster.
     """
-    newest = connection.scalar(text("SELECT system_identifier FROM ledger_eod.runs ORDER BY run_id DESC LIMIT 1"))
-    if newest is None or newest == system_identifier(connection):
+    runs = tables.runs
+    newest = first_run(connection, select_runs().order_by(runs.c.run_id.desc()))
+    if newest is None or newest.system_identifier == system_identifier(connection):
         foreign = first_foreign_record(connection)
         if foreign is None:
             return False
@@ -191,23 +207,23 @@ def _start_anew_when_restored(connection: Connection) -> bool:
                 f"{foreign.next_xid}; the rows are late arrivals then"
             )
     forget_recorded(connection)
-    for run_id in connection.scalars(text("SELECT run_id FROM ledger_eod.runs WHERE status = 'open'")).all():
+    for run_id in connection.scalars(select(runs.c.run_id).where(runs.c.status == "open")).all():
         abandon_run(connection, run_id)
     return True
 
 
 def _remove_rows(connection: Connection, run: Run) -> None:
-    for table in ("run_exceptions", "row_checksums", "activity"):
-        connection.execute(
-            text(f"DELETE FROM ledger_eod.{table} WHERE run_id = :run_id"),  # noqa: S608 - constants
-            {"run_id": run.run_id},
-        )
+    for table in (tables.run_exceptions, tables.row_checksums, tables.activity):
+        connection.execute(delete(table).where(table.c.run_id == run.run_id))
+    snapshots = tables.balance_snapshots
     connection.execute(
-        text(
-            "DELETE FROM ledger_eod.balance_snapshots WHERE run_id = :run_id AND business_date = :business_date "
-            "AND kind = CAST(:kind AS ledger_eod.run_kind)"
-        ),
-        {"run_id": run.run_id, "business_date": run.business_date, "kind": run.kind},
+        delete(snapshots).where(
+            and_(
+                snapshots.c.run_id == run.run_id,
+                snapshots.c.business_date == run.business_date,
+                snapshots.c.kind == run.kind,
+            )
+        )
     )
 
 
@@ -224,38 +240,33 @@ def _insert_run(
     base = newest_certified_close(connection, not_after=closes_at)
     identifier = system_identifier(connection)
     if base is not None and base.system_identifier != identifier:
-        base = None  # its cut says nothing about this cluster's transaction ids: prove anew from the first posting
-    opens_at = min(calendar.opens_at(business_date), closes_at)
-    if base is not None and base.business_date < business_date:
-        # dates share their boundary, also where zone or cut-off changed between them
-        follows = base.business_date == business_date - timedelta(days=1)
-        opens_at = base.closes_at if follows else max(opens_at, base.closes_at)
-    run_id = connection.execute(
-        text(
-            """
-            INSERT INTO ledger_eod.runs (
-                run_id, business_date, kind, time_zone, cut_off, opens_at, closes_at, cut, system_identifier,
-                base_run_id, genesis_run_id, max_balance_key, caught_up
-            )
-            SELECT
-                run_id, :business_date, CAST(:kind AS ledger_eod.run_kind), :time_zone, :cut_off, :opens_at, :closes_at,
-                pg_current_snapshot(), :system_identifier, :base_run_id, COALESCE(:genesis_run_id, run_id),
-                (SELECT COALESCE(max(id), 0) FROM blnk.balances), :caught_up
-            FROM (SELECT nextval(pg_get_serial_sequence('ledger_eod.runs', 'run_id')) AS run_id) AS numbered
-            RETURNING run_id
-            """
-        ),
-        {
-            "business_date": business_date,
-            "kind": kind,
-            "time_zone": calendar.zone.key,
-            "cut_off": calendar.cut_off,
-            "opens_at": opens_at,
-            "closes_at": closes_at,
-            "system_identifier": identifier,
-            "base_run_id": base.run_id if base else None,
-            "genesis_run_id": base.genesis_run_id if base else None,
-            "caught_up": caught_up,
-        },
-    ).scalar_one()
+        base = None  # its cut says nothing about this cluster's transaction ids: prove again from the first posting
+    next_id = select(func.nextval(func.pg_get_serial_sequence("ledger_eod.runs", "run_id")))
+    run_id = int(connection.execute(next_id).scalar_one())
+    connection.execute(
+        insert(tables.runs).values(
+            run_id=run_id,
+            business_date=business_date,
+            kind=kind,
+            time_zone=calendar.zone.key,
+            cut_off=calendar.cut_off,
+            opens_at=_opens_at(base, business_date, calendar, closes_at),
+            closes_at=closes_at,
+            cut=func.pg_current_snapshot(),
+            system_identifier=identifier,
+            base_run_id=None if base is None else base.run_id,
+            genesis_run_id=run_id if base is None else base.genesis_run_id,
+            # in the statement that takes the cut, so that both are of one instant
+            max_balance_key=select(func.coalesce(func.max(balances.c.id), 0)).scalar_subquery(),
+            caught_up=caught_up,
+        )
+    )
     return find_run(connection, run_id)
+
+
+def _opens_at(base: Run | None, business_date: date, calendar: BusinessCalendar, closes_at: datetime) -> datetime:
+    """Where a run's interval begins: dates share their boundary, also where zone or cut-off changed between them."""
+    opens_at = min(calendar.opens_at(business_date), closes_at)
+    if base is None or base.business_date >= business_date:
+        return opens_at
+    return base.closes_at if base.business_date == business_date - ONE_DAY else max(opens_at, base.closes_at)

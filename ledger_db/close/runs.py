@@ -1,27 +1,23 @@
-"""Runs: opening one takes its cut; from then on what belongs to it is a pure function of each ledger row.
+"""Runs: one execution for one business date and kind; what belongs to it is a pure function of its cut and each row.
 
-Closes form one chain: each has the newest certified close as its base, and none is opened while an earlier one is
-open or behind a certified one. Interim runs hang off that chain and nothing is based on them.
+Closes form one chain: each has the newest certified close as its base. Interim runs hang off that chain and nothing is
+based on them.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime, time
-from typing import Literal
+from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, RowMapping, text
+from sqlalchemy import Connection, Engine, Select, select
 
-from ledger_db.errors import RunNotOpen, UnknownRun
+from ledger_db.close import tables
+from ledger_db.errors import Hint, RunNotOpen, UnknownRun
 from ledger_db.server.holds import hold
 
 Kind = Literal["close", "interim"]
-
-COLUMNS = """
-    run_id, business_date, kind, status, time_zone, cut_off, opens_at, closes_at, cut, system_identifier, base_run_id,
-    genesis_run_id, max_balance_key, caught_up, opened_at, collected_at, certified_at, snapshot_count, checksum, refusal
-"""
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,27 @@ class Run:
 
     @property
     def name(self) -> str:
-        """How logs and messages call it."""
+        """Name for logs and messages."""
         return f"{self.kind} {self.business_date} (run {self.run_id})"
 
 
-def _run(row: RowMapping) -> Run:
-    return Run(**row)
+_COLUMNS: Final = [tables.runs.c[field.name] for field in fields(Run)]
+
+
+def select_runs() -> Select[Any]:
+    """Runs, whole: a row is the keywords of :class:`Run`."""
+    return select(*_COLUMNS)
+
+
+def first_run(connection: Connection, query: Select[Any]) -> Run | None:
+    """The first run of a query of :func:`select_runs`, or None."""
+    row = connection.execute(query.limit(1)).one_or_none()
+    return None if row is None else Run(**row._mapping)
+
+
+def all_runs(connection: Connection, query: Select[Any]) -> list[Run]:
+    """The runs of a query of :func:`select_runs`."""
+    return [Run(**row._mapping) for row in connection.execute(query)]
 
 
 def find_run(connection: Connection, run_id: int) -> Run:
@@ -70,42 +81,30 @@ def find_run(connection: Connection, run_id: int) -> Run:
     Raises:
         UnknownRun: there is none.
     """
-    return _find_run(connection, run_id, "")
+    return _require(first_run(connection, _by_id(run_id)), run_id)
 
 
-def _find_run(connection: Connection, run_id: int, locking: Literal["", "FOR SHARE", "FOR UPDATE"]) -> Run:
-    row = connection.execute(
-        text(f"SELECT {COLUMNS} FROM ledger_eod.runs WHERE run_id = :run_id {locking}"),  # noqa: S608 - constants
-        {"run_id": run_id},
-    ).mappings().one_or_none()  # fmt: skip
-    if row is None:
-        raise UnknownRun(f"there is no run {run_id}; ledger-eod runs lists them")
-    return _run(row)
+def _by_id(run_id: int) -> Select[Any]:
+    return select_runs().where(tables.runs.c.run_id == run_id)
+
+
+def _require(run: Run | None, run_id: int) -> Run:
+    if run is None:
+        raise UnknownRun(f"there is no run {run_id}", hint=Hint.list_runs)
+    return run
 
 
 def list_runs(connection: Connection, *, limit: int = 50, kind: Kind | None = None) -> list[Run]:
     """The newest runs, newest first."""
-    rows = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE CAST(:kind AS ledger_eod.run_kind) IS NULL OR kind = CAST(:kind AS ledger_eod.run_kind) "
-            "ORDER BY run_id DESC LIMIT :limit"
-        ),
-        {"kind": kind, "limit": limit},
-    ).mappings()  # fmt: skip
-    return [_run(row) for row in rows]
+    query = select_runs().order_by(tables.runs.c.run_id.desc()).limit(limit)
+    return all_runs(connection, query if kind is None else query.where(tables.runs.c.kind == kind))
 
 
-def interim_runs_left_open(connection: Connection, *, before: date) -> list[Run]:
+def stale_interim_runs(connection: Connection, *, before: date) -> list[Run]:
     """The open interim runs of dates before one, oldest first: unlike a close, no later call resumes them by itself."""
-    rows = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE kind = 'interim' AND status = 'open' AND business_date < :before ORDER BY run_id"
-        ),
-        {"before": before},
-    ).mappings()
-    return [_run(row) for row in rows]
+    runs = tables.runs
+    query = select_runs().where(runs.c.kind == "interim", runs.c.status == "open", runs.c.business_date < before)
+    return all_runs(connection, query.order_by(runs.c.run_id))
 
 
 def newest_certified_close(
@@ -114,21 +113,18 @@ def newest_certified_close(
     """The newest certified close of the current chain, or the newest that ends at or before an instant.
 
     A chain starts anew when the database was restored as a copy; the current one is that of the newest close.
+    ``up_to_run_id``: as if later runs did not exist.
     """
-    row = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE kind = 'close' AND status = 'certified' "
-            "AND (CAST(:not_after AS timestamptz) IS NULL OR closes_at <= CAST(:not_after AS timestamptz)) "
-            "AND (CAST(:up_to AS bigint) IS NULL OR run_id <= CAST(:up_to AS bigint)) "
-            "AND genesis_run_id = (SELECT genesis_run_id FROM ledger_eod.runs WHERE kind = 'close' "
-            "AND status = 'certified' AND (CAST(:up_to AS bigint) IS NULL OR run_id <= CAST(:up_to AS bigint)) "
-            "ORDER BY run_id DESC LIMIT 1) "
-            "ORDER BY closes_at DESC LIMIT 1"
-        ),
-        {"not_after": not_after, "up_to": up_to_run_id},
-    ).mappings().one_or_none()  # fmt: skip
-    return None if row is None else _run(row)
+    runs, newest = tables.runs, tables.runs.alias("newest")
+    chain = select(newest.c.genesis_run_id).where(newest.c.kind == "close", newest.c.status == "certified")
+    query = select_runs().where(runs.c.kind == "close", runs.c.status == "certified")
+    if up_to_run_id is not None:
+        chain = chain.where(newest.c.run_id <= up_to_run_id)
+        query = query.where(runs.c.run_id <= up_to_run_id)
+    if not_after is not None:
+        query = query.where(runs.c.closes_at <= not_after)
+    current = chain.order_by(newest.c.run_id.desc()).limit(1).scalar_subquery()
+    return first_run(connection, query.where(runs.c.genesis_run_id == current).order_by(runs.c.closes_at.desc()))
 
 
 def certified_close_of(connection: Connection, business_date: date) -> Run:
@@ -137,16 +133,14 @@ def certified_close_of(connection: Connection, business_date: date) -> Run:
     Raises:
         UnknownRun: the date has none.
     """
-    row = connection.execute(
-        text(
-            f"SELECT {COLUMNS} FROM ledger_eod.runs "  # noqa: S608 - constant columns
-            "WHERE kind = 'close' AND status = 'certified' AND business_date = :business_date"
-        ),
-        {"business_date": business_date},
-    ).mappings().one_or_none()  # fmt: skip
-    if row is None:
-        raise UnknownRun(f"{business_date} has no certified close; ledger-eod runs lists the dates that have")
-    return _run(row)
+    runs = tables.runs
+    query = select_runs().where(
+        runs.c.kind == "close", runs.c.status == "certified", runs.c.business_date == business_date
+    )
+    run = first_run(connection, query)
+    if run is None:
+        raise UnknownRun(f"{business_date} has no certified close", hint=Hint.list_runs)
+    return run
 
 
 def lock_open_run(connection: Connection, run_id: int, *, shared: bool = False) -> Run:
@@ -156,7 +150,7 @@ def lock_open_run(connection: Connection, run_id: int, *, shared: bool = False) 
         RunNotOpen: it is certified or abandoned.
         UnknownRun: there is none.
     """
-    run = _find_run(connection, run_id, "FOR SHARE" if shared else "FOR UPDATE")
+    run = _require(first_run(connection, _by_id(run_id).with_for_update(read=shared)), run_id)
     if run.status != "open":
         raise RunNotOpen(f"{run.name} is {run.status}: it takes no more rows")
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Final
 
 from sqlalchemy import Connection, text
 
@@ -12,7 +13,12 @@ from ledger_db.core.metadata import EOD_SCHEMA
 from ledger_db.errors import RunNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import has_table
+from ledger_db.server.connections import set_local
 from ledger_db.server.holds import take_turns
+
+#: A balance made while the cut was taken may commit behind a plan; the next plan has it. After these rounds a run is
+#: not certified, and the next call completes it.
+PLAN_ROUNDS: Final = 3
 
 
 def plan_key_ranges(connection: Connection, run_id: int, *, batch_size: int) -> list[KeyRange]:
@@ -71,22 +77,23 @@ def write_snapshot_batch(connection: Connection, run_id: int, balances: KeyRange
     run = lock_open_run(connection, run_id, shared=True)
     if run.collected_at is None:
         raise RunNotOpen(f"{run.name} has no activity yet: collect it before its snapshots")
-    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    set_local(connection, "synchronous_commit", "off")
     # All three inputs are range scans of a like size. Fresh activity is not in the statistics yet, and a nested loop
     # chosen for "one row" is the bad plan here.
-    connection.execute(text("SET LOCAL enable_nestloop = off"))
+    set_local(connection, "enable_nestloop", "off")
     return connection.execute(
         statement(connection, "close.write_snapshot_batch"),
         {
             "run_id": run_id,
             "business_date": run.business_date,
             "kind": run.kind,
-            "base_date": _base_date(connection, run),
+            "base_date": base_date_of(connection, run),
             "first_key": balances.first_key,
             "last_key": balances.last_key,
         },
     ).rowcount
 
 
-def _base_date(connection: Connection, run: Run) -> date | None:
+def base_date_of(connection: Connection, run: Run) -> date | None:
+    """The business date of a run's base, None without one."""
     return None if run.base_run_id is None else find_run(connection, run.base_run_id).business_date

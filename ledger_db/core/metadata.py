@@ -1,4 +1,4 @@
-"""What all tables share: the two schemas, the names of constraints, money, PostgreSQL's types for transactions and cuts.
+"""What all tables share: both schemas, the names of constraints, money, PostgreSQL's types for transactions and cuts.
 
 The reference ledger's tables are in schema ``blnk``, this project's own in ``ledger_eod``. Money is ``numeric`` without
 limit, in minor units. Instants are ``timestamptz`` in our own tables; the reference's naive timestamps on transactions

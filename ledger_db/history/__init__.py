@@ -2,7 +2,7 @@
 
 Owns nothing. Reads: the snapshots and activity of ``close``, raw postings, and which corrections ended a drift
 (``ledger_eod.corrections``).
-Invariants: from a snapshot or from source, the answer is the same; a snapshot is a sum of postings and never carries the
-drift of a stored row. Writes nothing, locks nothing.
+Invariants: from a snapshot or from source, the answer is the same; a snapshot is a sum of postings and never carries
+the drift of a stored row. Writes nothing, locks nothing.
 Entry points: ``balance_at.balance_at``.
 """

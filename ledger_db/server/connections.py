@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
@@ -153,3 +153,13 @@ def require_durable_commit(connection: Connection) -> None:
     connection.execute(
         text("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
     )
+
+
+def without_time_limit(connection: Connection) -> None:
+    """Lift the time-out of statements in this transaction: for one statement over a whole day, not for a batch."""
+    set_local(connection, "statement_timeout", "0")
+
+
+def set_local(connection: Connection, setting: str, value: str) -> None:
+    """Change a setting of the server until this transaction ends."""
+    connection.execute(select(func.set_config(setting, value, True)))

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from ledger_db.close.certification import checksum_snapshots
 from ledger_db.close.cut import cut_parameters
-from ledger_db.close.row_checksums import RowChecksum, read_checksums
+from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.amounts import EXACT, Parts, difference_of, plain
 from ledger_db.postings.rules import statement
@@ -40,20 +41,11 @@ def check_close(connection: Connection, run_id: int) -> CloseVerdict:
     """
     run = find_run(connection, run_id)
     connection.execute(text("SET LOCAL statement_timeout = 0"))
-    stored = {
-        row.effective_date: RowChecksum(*row)
-        for row in connection.execute(
-            text(
-                "SELECT effective_date, transaction_count, posted_amount, held_amount, checksum "
-                "FROM ledger_eod.row_checksums WHERE run_id = :run_id"
-            ),
-            {"run_id": run_id},
-        )
-    }
+    stored = stored_checksums(connection, run)
     findings = _altered_snapshots(connection, run)
     if not stored and _has_activity(connection, run_id):
         return CloseVerdict(run_id, 0, False, findings)
-    found = {checksum.effective_date: checksum for checksum in read_checksums(connection, run)}
+    found = checksum_rows(connection, run)
     changed = sorted(day for day in stored.keys() | found.keys() if stored.get(day) != found.get(day))
     if changed:
         findings += [_changed_date(run, day, stored.get(day), found.get(day)) for day in changed]
@@ -113,7 +105,7 @@ def _changed_balances(connection: Connection, run: Run, dates: list[date]) -> li
 
 def _altered_snapshots(connection: Connection, run: Run) -> list[Finding]:
     scope = {"run_id": run.run_id, "business_date": run.business_date}
-    checksum = connection.scalar(statement(connection, "close.checksum_snapshots"), scope | {"kind": run.kind})
+    checksum = checksum_snapshots(connection, run)
     if checksum == run.checksum:
         return []
     findings = [

@@ -63,7 +63,7 @@ def written(books: Books) -> Run:
 def refusal(books: Books, run: Run) -> str:
     with books.engine.begin() as connection, pytest.raises(NotCertified) as refused:
         certify_run(connection, run.run_id)
-    return str(refused.value)
+    return f"{refused.value}; {refused.value.hint}"
 
 
 def test_a_tampered_base_snapshot_is_refused_with_expected_found_and_difference(opened: Books) -> None:
@@ -75,7 +75,7 @@ def test_a_tampered_base_snapshot_is_refused_with_expected_found_and_difference(
     run = written(opened)
     assert refusal(opened, run) == (
         f"close 2026-01-31 (run {run.run_id}) USD credit_balance: snapshots add up to 1300, base and activity to 1250, "
-        "difference +50; verify the base run's snapshots before running it again"
+        "difference +50; verify_checksums"
     )
 
 
@@ -128,8 +128,7 @@ def test_a_missing_row_is_refused_and_the_run_resumes(opened: Books) -> None:
     opened.execute("DELETE FROM ledger_eod.balance_snapshots WHERE run_id = :run AND balance_key = 2", run=run.run_id)
     message = refusal(opened, run)
     assert message == (
-        f"close 2026-01-31 (run {run.run_id}): 1 balances have no snapshot, the first with key 2; "
-        "run it again to write them"
+        f"close 2026-01-31 (run {run.run_id}): 1 balances have no snapshot, the first with key 2; run_again"
     )
     with opened.engine.begin() as connection:
         refuse_certification(connection, run.run_id, message)

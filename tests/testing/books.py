@@ -19,11 +19,9 @@ from sqlalchemy import URL, Connection, Engine, text
 
 from ledger_db.books.accounts import create_balance
 from ledger_db.books.recording import Movement, apply_recorded, newest_recorded_key, record_many
-from ledger_db.close.activity import collect_activity
-from ledger_db.close.certification import certify_run
+from ledger_db.close.driver import resume_run
 from ledger_db.close.opening import dates_to_close, open_close
 from ledger_db.close.runs import Run, certified_close_of
-from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.history.balance_at import BalanceAt, balance_at
 from ledger_db.postings.rules import Status
@@ -278,19 +276,7 @@ class Books:
 
     def finish(self, run: Run, *, batch_size: int = 2) -> Run:
         """Do what is left of a run: activity, partition, snapshots, certification."""
-        if run.certified:
-            return run
-        with self.engine.begin() as connection:
-            collect_activity(connection, run.run_id)
-        with self.engine.begin() as connection:
-            ensure_partition(connection, run.business_date)
-        with self.engine.begin() as connection:
-            ranges = plan_key_ranges(connection, run.run_id, batch_size=batch_size)
-        for keys in ranges:
-            with self.engine.begin() as connection:
-                write_snapshot_batch(connection, run.run_id, keys)
-        with self.engine.begin() as connection:
-            return certify_run(connection, run.run_id)
+        return resume_run(self.engine, run.run_id, batch_size=batch_size).run
 
 
 def unguarded(books: Books, table: str, statement: str) -> None:
