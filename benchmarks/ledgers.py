@@ -14,6 +14,7 @@ from ledger_db.attach.migrate import migrate
 from ledger_db.books.indexes import TRANSACTION_INDEXES
 from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run
+from ledger_db.close.driver import close_day
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -91,9 +92,7 @@ class BenchLedger:
     def open(self, business_date: date) -> Run:
         """Open a close and collect its activity."""
         with self.engine.begin() as connection:
-            run = open_close(
-                connection, business_date=business_date, calendar=CALENDAR, now=datetime.now(UTC) + timedelta(days=1)
-            )
+            run = open_close(connection, business_date=business_date, calendar=CALENDAR, now=_tomorrow())
             ensure_partition(connection, business_date)
         with self.engine.begin() as connection:
             collect_activity(connection, run.run_id)
@@ -101,10 +100,9 @@ class BenchLedger:
 
     def close(self, business_date: date, *, batch_size: int = 10_000) -> Run:
         """Close a date, one batch after the other."""
-        run = self.open(business_date)
-        for keys in self.plan(run, batch_size):
-            self.write(run, keys)
-        return self.certify(run)
+        return close_day(
+            self.engine, business_date, calendar=CALENDAR, now=_tomorrow(), batch_size=batch_size
+        ).run  # fmt: skip
 
     def plan(self, run: Run, batch_size: int) -> list[KeyRange]:
         """The key ranges a run lacks."""
@@ -120,6 +118,10 @@ class BenchLedger:
         """Prove the run."""
         with self.engine.begin() as connection:
             return certify_run(connection, run.run_id)
+
+
+def _tomorrow() -> datetime:
+    return datetime.now(UTC) + timedelta(days=1)
 
 
 @contextmanager
