@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +15,23 @@ from sqlalchemy import Constraint, Index, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import DBAPIError
 
+import ledger_db.attach
 from ledger_db.attach.migrate import head, migrate, require_current, schema_state
+from ledger_db.attach.schema import metadata
 from ledger_db.books import accounts, recording
 from ledger_db.books.indexes import TRANSACTION_INDEXES
 from ledger_db.books.recording import Movement
 from ledger_db.close.snapshots import write_snapshot_batch
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.core.metadata import EOD_SCHEMA, PgSnapshot, Xid8, metadata
-from ledger_db.errors import ConfigurationError, NotMigrated, sqlstate_of
+from ledger_db.core.metadata import EOD_SCHEMA, PgSnapshot, Xid8
+from ledger_db.errors import ConfigurationError, Hint, NotMigrated, sqlstate_of
 from ledger_db.postings.rules import EFFECTIVE_AT
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import Settings
 from tests.testing.books import Books, Ledger
 
 RESTRICT_VIOLATION = "23001"
+MIGRATIONS = Path(ledger_db.attach.__file__).parent / "migrations"
 
 #: Blnk's tables as an older installation has them: serial keys, float rates, its own names, no lineage columns.
 OLD_BLNK = """
@@ -145,6 +150,17 @@ def test_general_ledger_is_there_from_the_start(books: Books) -> None:
     assert books.rows("SELECT name, ledger_id FROM blnk.ledgers") == [("General Ledger", "general_ledger_id")]
 
 
+@pytest.mark.parametrize("path", sorted(MIGRATIONS.rglob("*.py")), ids=lambda path: path.stem)
+def test_migration_imports_nothing_of_the_project(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add("." * node.level + (node.module or ""))
+    assert imported <= {"alembic", "sqlalchemy"}
+
+
 # Once -----------------------------------------------------------------------------------------------------------------
 
 
@@ -177,8 +193,9 @@ def test_two_migrations_at_once_make_what_one_makes(empty_database: Ledger, book
 def test_state_says_where_a_database_is(empty_database: Ledger, ledger: Ledger) -> None:
     with empty_database.engine.connect() as connection:
         assert schema_state(connection).current is None
-        with pytest.raises(NotMigrated, match=rf"is at nothing, this version needs {head()}: run ledger-eod migrate"):
+        with pytest.raises(NotMigrated, match=rf"is at nothing, this version needs {head()}$") as refusal:
             require_current(connection)
+        assert refusal.value.hint is Hint.migrate
     with ledger.engine.connect() as connection:
         require_current(connection)
 

@@ -10,7 +10,7 @@ import pytest
 
 from ledger_db.books.accounts import create_balance
 from ledger_db.books.generator import Generated, GeneratorSpec, analyze, generate, generate_balances, load_transactions
-from ledger_db.errors import BookingRefused
+from ledger_db.errors import BookingRefused, UnknownBalance
 from tests.testing.books import Books
 
 SPEC = GeneratorSpec(first_date=date(2026, 1, 1), balances=60, transactions=2_000, days=8, inflight_share=0.2)
@@ -189,7 +189,7 @@ def test_second_generation_of_a_seed_is_refused_and_leaves_the_ledger(books: Boo
 
 
 def test_transactions_before_balances_are_refused(books: Books) -> None:
-    with books.engine.begin() as connection, pytest.raises(BookingRefused, match=r"^there is no @World-USD: make the"):
+    with books.engine.begin() as connection, pytest.raises(UnknownBalance, match=r"^there is no @World-USD: make the"):
         load_transactions(connection, SPEC)
 
 

@@ -1,4 +1,4 @@
-"""The reference ledger's tables: made where there are none, adopted where the application made them.
+"""The reference ledger's tables: created where there are none, adopted where the application created them.
 
 On an existing Blnk database this adds one nullable column to ``blnk.transactions`` and gives it a default, in two
 steps, so that no row is rewritten; rows already there keep NULL, which means *recorded before installation*.
