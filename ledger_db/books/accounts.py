@@ -104,7 +104,7 @@ def create_balance(
             indicator in this currency, is taken.
         UnknownLedger, UnknownIdentity: the ledger or the owner does not exist.
     """
-    _require_currency(currency)
+    require_currency(currency)
     if indicator is not None:
         if not re.fullmatch(r"@\S{1,255}", indicator):
             raise BookingRefused(f"{indicator!r} is no indicator: write @Name, without spaces")
@@ -136,7 +136,12 @@ def create_balance(
     return balance_id
 
 
-def _require_currency(currency: str) -> None:
+def require_currency(currency: str) -> None:
+    """Refuse a text that cannot be a currency.
+
+    Raises:
+        BookingRefused: it is empty, longer than 64 characters, or has a space or a control character.
+    """
     if not _CURRENCY.fullmatch(currency):
         raise BookingRefused(
             f"{currency!r} is no currency: an ISO 4217 code, a ticker or a name of at most 64 characters, no spaces"

@@ -84,7 +84,7 @@ class GeneratorSpec:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratorResult:
     """How many rows were created, and how many stored balance rows they changed."""
 
     balance_count: int
@@ -108,7 +108,7 @@ class _Row(NamedTuple):
     parent: str | None
 
 
-def generate(connection: Connection, spec: GeneratorSpec) -> Generated:
+def generate(connection: Connection, spec: GeneratorSpec) -> GeneratorResult:
     """Create the balances and all transactions of a synthetic ledger in the caller's database transaction.
 
     Raises:
@@ -116,7 +116,7 @@ def generate(connection: Connection, spec: GeneratorSpec) -> Generated:
     """
     balance_count = generate_balances(connection, spec)
     loaded = load_transactions(connection, spec)
-    return Generated(balance_count, loaded.transaction_count, loaded.moved_balance_count)
+    return GeneratorResult(balance_count, loaded.transaction_count, loaded.moved_balance_count)
 
 
 def generate_balances(connection: Connection, spec: GeneratorSpec) -> int:
@@ -158,7 +158,7 @@ def load_transactions(
     *,
     recorded_from: date | None = None,
     recorded_until: date | None = None,
-) -> Generated:
+) -> GeneratorResult:
     """Load what is recorded in ``[recorded_from, recorded_until)``; by default everything.
 
     Load each part once, in the order of the days. The stored balance rows are locked in key order and updated in the
@@ -191,7 +191,7 @@ def load_transactions(
         for lines in _copy_lines(spec, rows):
             copy.write("".join(lines))
             count += len(lines)
-    return Generated(0, count, apply_recorded(connection, after_key=after_key))
+    return GeneratorResult(0, count, apply_recorded(connection, after_key=after_key))
 
 
 def analyze(engine: Engine) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select
 
-from ledger_db.books.recording import Movement, _lock_balances, record
+from ledger_db.books.recording import Movement, lock_balances, record
 from ledger_db.books.tables import transactions
 from ledger_db.core.amounts import whole
 from ledger_db.errors import BookingRefused, UnknownTransaction
@@ -76,7 +76,7 @@ def _settle(
         raise BookingRefused(f"{transaction_id} is {hold.status}, not INFLIGHT: there is nothing held to settle")
     with connection.begin_nested():
         # Locks both rows, in key order, before the rest is read: two settlements of one hold take turns here.
-        _lock_balances(connection, {hold.source, hold.destination})
+        lock_balances(connection, {hold.source, hold.destination})
         remaining = _remaining_hold(connection, hold.key, transaction_id)
         amount = remaining if amount_minor is None else amount_minor
         if amount > remaining or remaining <= 0:
@@ -121,7 +121,7 @@ def refund(
     if original.status not in ("APPLIED", "VOID"):
         raise BookingRefused(f"{transaction_id} is {original.status}: only an applied or voided one can be refunded")
     with connection.begin_nested():
-        _lock_balances(connection, {original.source, original.destination})
+        lock_balances(connection, {original.source, original.destination})
         earlier = connection.scalar(
             select(transactions.c.transaction_id)
             .where(transactions.c.parent_transaction == transaction_id, transactions.c.status == "APPLIED")

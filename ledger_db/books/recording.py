@@ -21,7 +21,7 @@ from uuid import uuid4
 from psycopg import Connection as PsycopgConnection
 from sqlalchemy import ARRAY, Connection, Row, Text, any_, func, literal, select
 
-from ledger_db.books.accounts import _require_currency
+from ledger_db.books.accounts import require_currency
 from ledger_db.books.tables import balances, transactions
 from ledger_db.errors import BookingRefused, UnknownBalance
 from ledger_db.postings.rules import STATUSES, Status, statement
@@ -77,7 +77,7 @@ def record_many(connection: Connection, movements: Sequence[Movement]) -> list[s
     for column in ("reference", "transaction_id"):
         _require_distinct(column, [row[column] for row in prepared])
     with connection.begin_nested():
-        stored = _lock_balances(connection, {name for row in prepared for name in (row["source"], row["destination"])})
+        stored = lock_balances(connection, {name for row in prepared for name in (row["source"], row["destination"])})
         for row in prepared:
             _require_same_currency(row, stored)
         after_key = newest_recorded_key(connection)
@@ -147,8 +147,12 @@ def _update_recorded_balances(connection: Connection, after_key: int, read: Sequ
     return int(row.written_count)
 
 
-def _lock_balances(connection: Connection, balance_ids: set[str]) -> dict[str, _LockedBalance]:
-    """Lock balance rows in key order and read them. FOR NO KEY UPDATE: foreign keys of other sessions do not wait."""
+def lock_balances(connection: Connection, balance_ids: set[str]) -> dict[str, _LockedBalance]:
+    """Lock balance rows in key order and read them, by id. With NO KEY, foreign keys of other sessions do not wait.
+
+    Raises:
+        UnknownBalance: a balance does not exist.
+    """
     rows = connection.execute(
         select(balances.c.id.label("balance_key"), balances.c.balance_id, balances.c.currency, balances.c.version)
         .where(balances.c.balance_id == any_(literal(sorted(balance_ids), ARRAY(Text))))
@@ -191,7 +195,7 @@ def _prepared(movement: Movement) -> dict[str, Any]:
         raise BookingRefused(f"{what}: amount_minor {movement.amount_minor!r} is not a positive whole number")
     if movement.status not in STATUSES:
         raise BookingRefused(f"{what}: status {movement.status!r} is none of {', '.join(STATUSES)}")
-    _require_currency(movement.currency)
+    require_currency(movement.currency)
     unique = uuid4()
     return {
         "transaction_id": movement.transaction_id or f"txn_{unique}",

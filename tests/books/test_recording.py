@@ -1,4 +1,4 @@
-"""Recording, holds and refunds: what the stored balance rows say afterwards, and that a refusal leaves them alone."""
+"""Recording, holds and refunds: the stored balance rows afterwards, and that a refusal does not change them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def transactions(books: Books) -> list[tuple[Any, ...]]:
 
 
 def refused(books: Books, *movements: Movement, error: type[LedgerError] = BookingRefused) -> str:
-    """The line with which movements are refused; nothing may have changed, and the transaction must go on."""
+    """The message that refuses movements. Nothing may change, and the transaction must stay usable."""
     before = (books.stored_rows(), transactions(books))
     with books.engine.begin() as connection:
         with pytest.raises(error) as refusal:
@@ -206,7 +206,7 @@ def test_hold_committed_in_parts_and_voided_moves_from_inflight_to_posted(books:
     assert books.difference() == [("USD", "0.00", "0.00")]
 
 
-def test_commit_takes_what_is_left_unless_told_otherwise(books: Books) -> None:
+def test_commit_takes_what_is_left_by_default(books: Books) -> None:
     held = hold(books)
     with books.engine.begin() as connection:
         holds.commit_inflight(connection, held, amount_minor=99_99)
@@ -373,8 +373,8 @@ def test_stored_rows_equal_the_sum_of_their_postings(books: Books) -> None:
 @pytest.mark.parametrize(
     "name", ["books.update_recorded_balances", "books.lock_recorded_balances", "books.remaining_hold"]
 )
-def test_bringing_balances_along_reads_only_what_was_recorded(books: Books, name: str) -> None:
-    """The plan must reach the rows of this transaction by an index, not by the table."""
+def test_updating_balances_reads_only_what_was_recorded(books: Books, name: str) -> None:
+    """The plan must find the rows of this transaction by an index, not by scanning the table."""
     books.open("@world")
     books.open("wallet")
     books.execute(

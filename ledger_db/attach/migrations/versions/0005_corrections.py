@@ -1,7 +1,7 @@
 """Reconstructions, their results, who approved them, and the corrections they made.
 
-The declared opening balances learn at which cut of which cluster they were declared (those that are there: of none, so
-that they cover no transaction that cannot be told exactly), and a discrepancy by which correction it closed.
+Declared opening balances get the cut and the cluster they were declared at. Existing ones get no cluster, so that they
+cover no transaction without an exact amount. A discrepancy gets the correction that closed it.
 """
 
 from alembic import op
