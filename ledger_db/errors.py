@@ -109,6 +109,14 @@ class UnknownTransaction(NotFound):
     """No transaction has this id."""
 
 
+class UnknownLedger(NotFound):
+    """No ledger has this id."""
+
+
+class UnknownIdentity(NotFound):
+    """No identity, an owner of balances, has this id."""
+
+
 class UnknownRun(NotFound):
     """No certified run has this id or date."""
 

@@ -1,7 +1,7 @@
-"""Every setting of the project, typed and checked in one place.
+"""All settings of the project, typed and checked in one place.
 
-Settings are environment variables with the prefix ``LEDGER_``, or lines of a ``.env`` file in the checkout or in the
-working folder, which comes first.
+A setting is an environment variable with the prefix ``LEDGER_``, or a line of a ``.env`` file in the checkout or in the
+working folder. The environment overrides the working folder's file, which overrides the checkout's.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ledger_db.errors import ConfigurationError
 
 
 def project_folder() -> Path:
-    """The checkout this package runs from, or the working folder when it is installed elsewhere."""
+    """The checkout that this package runs from, or the working folder when the package is installed elsewhere."""
     checkout = Path(__file__).resolve().parent.parent
     return checkout if (checkout / "prefect.yaml").is_file() else Path.cwd()
 
 
 class Settings(BaseSettings):
-    """The settings of one process. Field descriptions are what ``ledger-eod doctor`` and the README show."""
+    """The settings of one process. Users see the descriptions of the fields, also in the README."""
 
     model_config = SettingsConfigDict(
         env_prefix="LEDGER_", env_file=(project_folder() / ".env", ".env"), extra="ignore", frozen=True
@@ -40,12 +40,12 @@ class Settings(BaseSettings):
     )
     time_zone: str = Field("UTC", description="IANA zone of the business calendar")
     cut_off: time = Field(
-        time(0), description="local time at which a business date closes (before noon: on the next calendar day)"
+        time(0), description="local time at which a business date closes; before noon: on the next calendar day"
     )
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1000, description="balances written in one database transaction"
     )
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(4, description="batches at work at the same time")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(4, description="batches that run at the same time")
     statement_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         300, description="longest time one statement of a batch may take"
     )
@@ -54,14 +54,14 @@ class Settings(BaseSettings):
     )
     approval_limits: dict[str, Decimal] = Field(
         default_factory=dict,
-        description='how much may be corrected without an approval, per currency in minor units: {"USD": 5000}; '
-        "a currency that is not there: nothing",
+        description='how much may be corrected without an approval, minor units by currency: {"USD": 5000}; '
+        "a currency that is not listed: nothing",
     )
     approval_balances: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         10, description="how many balances may be corrected without an approval"
     )
     approval_hours: Annotated[int, Field(ge=1, le=8_760)] = Field(
-        24, description="how long a proposed correction waits for its approval, and an approval for its use"
+        24, description="how long a proposed correction waits for approval, and how long an approval can be used"
     )
     data_folder: Path = Field(
         default_factory=lambda: project_folder() / ".ledger-eod",
@@ -69,20 +69,20 @@ class Settings(BaseSettings):
     )
     notification_block: str | None = Field(
         None,
-        description="what sends notifications: type and name of a Prefect block, slack-webhook/finance for instance; "
-        "unset: they are warnings in the log",
+        description="Prefect block that sends notifications, as type/name, for instance slack-webhook/finance; "
+        "unset: notifications are warnings in the log",
     )
     review_window_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
-        900, description="time from found discrepancies to the report of what would correct them"
+        900, description="time from finding discrepancies to the report of what would correct them"
     )
     end_of_day_expected_seconds: Annotated[int, Field(ge=10, le=604_800)] = Field(
-        93_600, description="longest time without a completed end of day before a notification (26 hours)"
+        93_600, description="longest time without a completed end of day before a notification is sent (26 hours)"
     )
     late_run_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
-        600, description="longest time a run may be late before a notification"
+        600, description="how late a run may start before a notification is sent"
     )
     silent_run_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
-        600, description="longest time a run may give no heartbeat (every 180 seconds) before it counts as crashed"
+        600, description="longest time without a run's heartbeat (every 180 seconds) before it counts as crashed"
     )
 
     @field_validator("database_url")
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
 
     @property
     def calendar(self) -> BusinessCalendar:
-        """The business calendar of zone and cut-off."""
+        """The business calendar with this zone and cut-off."""
         return BusinessCalendar(zone=self.zone, cut_off=self.cut_off)
 
 
@@ -145,7 +145,7 @@ def get_settings() -> Settings:
     """This process's settings, read once.
 
     Raises:
-        ConfigurationError: a value is wrong; one line names the variable and what it must be.
+        ConfigurationError: values are wrong; one line names each variable and what it must be.
     """
     try:
         return Settings()
@@ -156,7 +156,7 @@ def get_settings() -> Settings:
             for problem in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigurationError("; ".join(problems)) from None
-    except SettingsError:  # of all settings only this one is JSON
+    except SettingsError:  # only this setting is JSON
         raise ConfigurationError(
             'LEDGER_APPROVAL_LIMITS: must be a JSON object of minor units by currency, for instance {"USD": 5000}'
         ) from None

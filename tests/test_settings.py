@@ -1,4 +1,4 @@
-"""Settings: what is read from where, and one clear line for each value that cannot be."""
+"""Settings: where each is read from, and one clear line for each wrong value."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_sessions_have_the_settings_limits_and_the_urls_own_options(ledger: Ledg
     assert shown == ["7s", "3s", "UTC", "ledger-eod", "5MB"]
 
 
-def test_unreachable_ledger_is_said_without_its_password() -> None:
+def test_unreachable_ledger_is_reported_without_its_password() -> None:
     engine = database.make_engine(make_url("postgresql+psycopg://eod:hunter2@127.0.0.1:1/ledger"))
     with pytest.raises(ConfigurationError, match=r"^cannot reach the ledger at .*127\.0\.0\.1:1") as refusal:
         database.reachable(engine)

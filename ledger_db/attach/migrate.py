@@ -1,4 +1,4 @@
-"""Bring a database to this version's schema: make the ledger's tables, or adopt the ones Blnk made."""
+"""Migrate a database to this version's schema: create the ledger's tables, or adopt those that Blnk created."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Integer, cast, func, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema
 
 from ledger_db.core.metadata import EOD_SCHEMA
-from ledger_db.errors import ConfigurationError, NotMigrated, sqlstate_of
+from ledger_db.errors import ConfigurationError, Hint, NotMigrated, sqlstate_of
 from ledger_db.server.holds import try_to_hold
 
 OLDEST_POSTGRES = 14
 
+_VERSION_TABLE: Final = {"version_table": "schema_version", "version_table_schema": EOD_SCHEMA}
+
 
 @dataclass(frozen=True)
 class SchemaState:
-    """The migration a database is at (None: none) and the one this version wants."""
+    """The newest migration of a database, or None, and the one that this version needs."""
 
     current: str | None
     head: str
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the database has this version's schema."""
         return self.current == self.head
 
 
@@ -43,7 +47,7 @@ def _config() -> Config:
 
 @lru_cache(maxsize=1)
 def head() -> str:
-    """The migration this version wants."""
+    """The migration that this version needs."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None  # noqa: S101 - the package ships its migrations
     return revision
@@ -51,9 +55,7 @@ def head() -> str:
 
 def schema_state(connection: Connection) -> SchemaState:
     """How far a database is migrated; reads only."""
-    context = MigrationContext.configure(
-        connection, opts={"version_table": "schema_version", "version_table_schema": EOD_SCHEMA}
-    )
+    context = MigrationContext.configure(connection, opts=_VERSION_TABLE)
     return SchemaState(current=context.get_current_revision(), head=head())
 
 
@@ -61,18 +63,18 @@ def require_current(connection: Connection) -> None:
     """Refuse to work on a database whose schema is not this version's.
 
     Raises:
-        NotMigrated: says which way it differs and what to run.
+        NotMigrated: the schema is older or newer; the message gives both versions.
     """
     state = schema_state(connection)
     if not state.is_current:
         raise NotMigrated(
-            f"the database's schema is at {state.current or 'nothing'}, this version needs {state.head}: "
-            "run ledger-eod migrate (or install the version that wrote it)"
+            f"the database's schema is at {state.current or 'nothing'}, this version needs {state.head}",
+            hint=Hint.migrate,
         )
 
 
 def _take_turns(connection: Connection) -> None:
-    """Wait for another migration to end, holding no snapshot meanwhile: its concurrent index builds wait for those."""
+    """Wait for another migration to end, without a snapshot: its concurrent index builds would wait for that."""
     while not try_to_hold(connection, "migrate"):
         connection.rollback()
         time.sleep(0.2)
@@ -80,24 +82,25 @@ def _take_turns(connection: Connection) -> None:
 
 
 def migrate(engine: Engine) -> SchemaState:
-    """Run the missing migrations, one transaction each; a second call, also at the same time, changes nothing.
+    """Run the missing migrations, one transaction each. A second call changes nothing, also at the same time.
 
     Raises:
-        ConfigurationError: the server is too old, the rights are missing or the ledger is too busy to lock for a
-            moment; what was done before stays, and the next call goes on from there.
+        ConfigurationError: the server is too old, rights are missing, or the ledger is too busy to be locked for a
+            moment. Migrations that were completed stay, and the next call continues after them.
     """
     with engine.connect() as connection:
-        major = int(connection.scalar(text("SELECT current_setting('server_version_num')::int / 10000")) or 0)
+        version = connection.scalar(select(cast(func.current_setting("server_version_num"), Integer)))
+        major = (version or 0) // 10_000
         if major < OLDEST_POSTGRES:
             raise ConfigurationError(f"PostgreSQL {major} is too old: this project needs {OLDEST_POSTGRES} or later")
         before = schema_state(connection)
         connection.rollback()
         try:
             _take_turns(connection)
-            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {EOD_SCHEMA}"))
+            connection.execute(CreateSchema(EOD_SCHEMA, if_not_exists=True))
             connection.commit()
             config = _config()
-            config.attributes["connection"] = connection
+            config.attributes.update(connection=connection, **_VERSION_TABLE)
             command.upgrade(config, "head")
             connection.commit()
         except DBAPIError as error:

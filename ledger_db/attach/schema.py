@@ -1,7 +1,7 @@
-"""Every table of a migrated ledger: those of the reference in schema ``blnk``, this project's own in ``ledger_eod``.
+"""All tables of a migrated ledger: the reference's in schema ``blnk``, this project's own in ``ledger_eod``.
 
-The migrations make the same tables; a test holds the two together. On an existing Blnk database the ``blnk`` tables are
-the application's: only ``transactions.recorded_xid`` and the indexes marked *ours* are added there.
+The migrations create the same tables; a test compares the two. In an existing Blnk database the ``blnk`` tables belong
+to the application: the migrations add only ``transactions.recorded_xid`` and the indexes marked *Ours*.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ from ledger_db.verification import tables as _verification
 
 __all__ = ["PACKAGES", "metadata"]
 
-#: The modules that declare tables; importing them is what fills ``metadata``.
+#: The modules that declare tables. Importing them fills ``metadata``.
 PACKAGES = (_books, _close, _evidence, _verification, _correction)

@@ -1,6 +1,6 @@
-"""Ledgers, owners and balances: made, and listed as they are stored.
+"""Create ledgers, owners and balances, and list balances as they are stored.
 
-The caller owns the database transaction. A refused call leaves nothing behind in it.
+The caller owns the database transaction. A refused call writes nothing in it.
 """
 
 from __future__ import annotations
@@ -9,36 +9,30 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, Table, exists, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ledger_db.books import tables
 from ledger_db.books.tables import GENERAL_LEDGER_ID
-from ledger_db.errors import BookingRefused
+from ledger_db.core.amounts import AMOUNT_COLUMNS, StoredAmounts
+from ledger_db.errors import BookingRefused, UnknownIdentity, UnknownLedger
 
 ALLOCATION_STRATEGIES: Final = ("FIFO", "LIFO", "PROPORTIONAL")
 
-#: An ISO 4217 code, a ticker or an identifier of one's own.
+#: An ISO 4217 code, a ticker or any other name.
 _CURRENCY = re.compile(r"[^\s\x00-\x1f\x7f]{1,64}")
 
 
-@dataclass(frozen=True)
-class StoredBalance:
-    """A balance row as it is stored, right or wrong; minor units. ``balance_key`` is where a next page starts."""
+@dataclass(frozen=True, kw_only=True)
+class StoredBalance(StoredAmounts):
+    """A balance row as it is stored, right or wrong. The next page starts after its ``balance_key``."""
 
     balance_key: int
     balance_id: str
     currency: str
-    balance: Decimal
-    credit_balance: Decimal
-    debit_balance: Decimal
-    inflight_balance: Decimal
-    inflight_credit_balance: Decimal
-    inflight_debit_balance: Decimal
     indicator: str | None
     owner: str | None
     created_at: datetime
@@ -47,17 +41,16 @@ class StoredBalance:
 def create_ledger(
     connection: Connection, *, name: str, ledger_id: str | None = None, meta_data: Mapping[str, Any] | None = None
 ) -> str:
-    """Make a ledger and return its id.
+    """Create a ledger and return its id.
 
     Raises:
-        BookingRefused: it has no name, or the id is taken.
+        BookingRefused: the name is blank, or the id is taken.
     """
     if not name.strip():
         raise BookingRefused("a ledger needs a name")
     ledger_id = ledger_id or f"ldg_{uuid4()}"
-    _insert_new(
-        connection, tables.ledgers, f"ledger {ledger_id}", {"ledger_id": ledger_id, "name": name}, meta_data
-    )  # fmt: skip
+    values = {"ledger_id": ledger_id, "name": name}
+    _insert_new(connection, tables.ledgers, f"ledger {ledger_id}", values, meta_data)
     return ledger_id
 
 
@@ -72,10 +65,10 @@ def create_identity(
     identity_type: str | None = None,
     meta_data: Mapping[str, Any] | None = None,
 ) -> str:
-    """Make an owner of balances and return its id.
+    """Create an owner of balances and return its id.
 
     Raises:
-        BookingRefused: a name is missing, or the id is taken.
+        BookingRefused: a name is blank, or the id is taken.
     """
     if not first_name.strip() or not last_name.strip():
         raise BookingRefused("an identity needs a first and a last name")
@@ -104,12 +97,14 @@ def create_balance(
     balance_id: str | None = None,
     meta_data: Mapping[str, Any] | None = None,
 ) -> str:
-    """Make a balance at zero and return its id. With an ``indicator`` (``@Name``) it is an internal one.
+    """Create a balance of zero and return its id. With an ``indicator`` (``@Name``) it is an internal balance.
 
     Raises:
-        BookingRefused: the currency, ledger, owner or indicator is not one a balance can have, or is taken.
+        BookingRefused: a balance cannot have this currency, indicator, ledger or allocation strategy; or its id, or its
+            indicator in this currency, is taken.
+        UnknownLedger, UnknownIdentity: the ledger or the owner does not exist.
     """
-    _require_currency(currency)
+    require_currency(currency)
     if indicator is not None:
         if not re.fullmatch(r"@\S{1,255}", indicator):
             raise BookingRefused(f"{indicator!r} is no indicator: write @Name, without spaces")
@@ -119,13 +114,10 @@ def create_balance(
         raise BookingRefused(f"{allocation_strategy!r} is no allocation strategy: {', '.join(ALLOCATION_STRATEGIES)}")
     if track_fund_lineage and identity_id is None:
         raise BookingRefused("lineage tracking needs an owner: give the balance an identity_id")
-    for table, column, value in (("ledgers", "ledger_id", ledger_id), ("identity", "identity_id", identity_id)):
-        known = connection.scalar(
-            text(f"SELECT count(*) FROM blnk.{table} WHERE {column} = :value"),  # noqa: S608 - two constants
-            {"value": value},
-        )
-        if value is not None and not known:
-            raise BookingRefused(f"there is no {column} {value}")
+    if not _has_value(connection, tables.ledgers.c.ledger_id, ledger_id):
+        raise UnknownLedger(f"there is no ledger_id {ledger_id}")
+    if identity_id is not None and not _has_value(connection, tables.identity.c.identity_id, identity_id):
+        raise UnknownIdentity(f"there is no identity_id {identity_id}")
     balance_id = balance_id or f"bln_{uuid4()}"
     values: dict[str, Any] = {
         "balance_id": balance_id,
@@ -144,22 +136,29 @@ def create_balance(
     return balance_id
 
 
-def _require_currency(currency: str) -> None:
+def require_currency(currency: str) -> None:
+    """Refuse a text that cannot be a currency.
+
+    Raises:
+        BookingRefused: it is empty, longer than 64 characters, or has a space or a control character.
+    """
     if not _CURRENCY.fullmatch(currency):
         raise BookingRefused(
             f"{currency!r} is no currency: an ISO 4217 code, a ticker or a name of at most 64 characters, no spaces"
         )
 
 
+def _has_value(connection: Connection, column: Column[str], value: str) -> bool:
+    return bool(connection.scalar(select(exists().where(column == value))))
+
+
 def _insert_new(
-    connection: Connection, table: Any, what: str, values: dict[str, Any], meta_data: Mapping[str, Any] | None
+    connection: Connection, table: Table, what: str, values: Mapping[str, Any], meta_data: Mapping[str, Any] | None
 ) -> None:
     if meta_data is not None:
-        values = values | {"meta_data": dict(meta_data)}
-    made = connection.execute(
-        insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
-    ).one_or_none()  # fmt: skip
-    if made is None:
+        values = {**values, "meta_data": dict(meta_data)}
+    created = connection.scalar(insert(table).values(values).on_conflict_do_nothing().returning(table.c.id))
+    if created is None:
         raise BookingRefused(f"{what} exists already")
 
 
@@ -171,23 +170,25 @@ def list_balances(
     currency: str | None = None,
     balance_id: str | None = None,
 ) -> list[StoredBalance]:
-    """Balance rows as they are stored, in key order; ``after_key`` is the last ``balance_key`` of the page before."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT
-                balances.id, balance_id, currency, balance, credit_balance, debit_balance, inflight_balance,
-                inflight_credit_balance, inflight_debit_balance, indicator,
-                identity.first_name || ' ' || identity.last_name AS owner, balances.created_at
-            FROM blnk.balances
-            LEFT JOIN blnk.identity ON identity.identity_id = balances.identity_id
-            WHERE balances.id > :after_key
-                AND (CAST(:currency AS text) IS NULL OR currency = CAST(:currency AS text))
-                AND (CAST(:balance_id AS text) IS NULL OR balance_id = CAST(:balance_id AS text))
-            ORDER BY balances.id
-            LIMIT :limit
-            """
-        ),
-        {"after_key": after_key, "currency": currency, "balance_id": balance_id, "limit": limit},
+    """Balance rows as they are stored, in key order; ``after_key``: the last ``balance_key`` of the page before."""
+    balances, identity = tables.balances.c, tables.identity.c
+    query = (
+        select(
+            balances.id.label("balance_key"),
+            balances.balance_id,
+            balances.currency,
+            *(balances[column] for column in AMOUNT_COLUMNS),
+            balances.indicator,
+            (identity.first_name + " " + identity.last_name).label("owner"),
+            balances.created_at,
+        )
+        .select_from(tables.balances.outerjoin(tables.identity, identity.identity_id == balances.identity_id))
+        .where(balances.id > after_key)
+        .order_by(balances.id)
+        .limit(limit)
     )
-    return [StoredBalance(*row) for row in rows]
+    if currency is not None:
+        query = query.where(balances.currency == currency)
+    if balance_id is not None:
+        query = query.where(balances.balance_id == balance_id)
+    return [StoredBalance(**row) for row in connection.execute(query).mappings()]

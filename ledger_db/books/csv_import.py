@@ -1,7 +1,7 @@
 """Import transactions from a CSV file: all of its rows, or none and a list of what is wrong with them.
 
-The file is UTF-8 with a header; docs/import.md says what each column takes. Rows are read one at a time and copied into
-a temporary table, where set-based statements check and record them.
+The file is UTF-8 with a header; docs/import.md describes the columns. Rows are read one at a time and copied into a
+temporary table. Set-based statements then check and record them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from ledger_db.books.recording import (
     DEFAULT_PRECISION,
@@ -28,6 +28,7 @@ from ledger_db.books.recording import (
 )
 from ledger_db.errors import BadImport, BookingRefused
 from ledger_db.postings.rules import STATUSES, statement
+from ledger_db.server.connections import without_time_limit
 
 REQUIRED_COLUMNS: Final = ("reference", "source", "destination", "amount", "currency")
 OPTIONAL_COLUMNS: Final = (
@@ -48,7 +49,7 @@ _STAGED_COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class ImportResult:
-    """How many transactions an import recorded, and how many stored balance rows they moved."""
+    """How many transactions an import recorded, and how many stored balance rows they changed."""
 
     transaction_count: int
     moved_balance_count: int
@@ -56,7 +57,7 @@ class ImportResult:
 
 @dataclass
 class _Problems:
-    """What is wrong with a file: the first of it in line order, and how much there is."""
+    """What is wrong with a file: the first problems in line order, and the count of all."""
 
     path: Path
     count: int = 0
@@ -68,7 +69,7 @@ class _Problems:
             self.shown.append((line, problem))
 
     def extend(self, found: list[tuple[int, str]]) -> None:
-        """Add what a later check found on other lines."""
+        """Add what a later check found on other lines, in line order."""
         self.count += len(found)
         self.shown = sorted([*self.shown, *found[:SHOWN_PROBLEMS]])[:SHOWN_PROBLEMS]
 
@@ -82,14 +83,14 @@ class _Problems:
 
 
 def import_transactions(connection: Connection, path: Path | str) -> ImportResult:
-    """Record every row of a file in the caller's database transaction and bring the stored balance rows along.
+    """Record every row of a file in the caller's database transaction and update the stored balance rows.
 
-    A second call with the same file is refused, as its references are in the ledger. Waits for other writers of the
-    same balances and locks them, in key order, until the transaction ends.
+    A second call with the same file is refused, because its references are in the ledger. Waits for other writers of
+    the same balances, and locks the balances in key order until the transaction ends.
 
     Raises:
-        BadImport: the file cannot be read, or rows cannot be booked: each with its line number, at most 50 of them,
-            and their count. Nothing is recorded. Whether commits fit their holds is told once all else is right.
+        BadImport: the file cannot be read, or rows cannot be booked: the first 50 of them with their line numbers, and
+            the count of all. Nothing is recorded. Whether commits fit their holds is checked last.
     """
     path = Path(path)
     problems = _Problems(path)
@@ -98,43 +99,67 @@ def import_transactions(connection: Connection, path: Path | str) -> ImportResul
     except OSError as error:
         raise BadImport(f"cannot read {path}: {error.strerror or error}") from None
     with closing(file), connection.begin_nested():
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # statements for the whole file, not for a batch
+        without_time_limit(connection)
         staged = _stage(connection, file, problems)
         if staged == 0 and problems.count == 0:
             raise BadImport(f"{path.name} has a header and no rows: nothing was loaded")
-        connection.execute(statement(connection, "books.resolve_import_rows"))
-        problems.extend(_found(connection, "books.find_bad_import_rows"))
+        _resolve_import_rows(connection)
+        problems.extend(_find_bad_import_rows(connection))
         problems.raise_any()
         after_key = newest_recorded_key(connection)
-        recorded = connection.execute(statement(connection, "books.record_import_rows")).rowcount
+        recorded = _record_import_rows(connection)
         if recorded < staged:
             raise BadImport(
-                f"{path.name}: {staged - recorded} of {staged} references were recorded by somebody else in this "
-                "moment; nothing was loaded, import it again to see which"
+                f"{path.name}: another user recorded {staged - recorded} of {staged} references at the same time; "
+                "nothing was loaded, import it again to see which"
             )
         moved = apply_recorded(connection, after_key=after_key)
-        # After the balances are locked: from here on nobody else settles these holds.
+        # The balances are locked now, so no other session can settle these holds any more.
         _require_holds(connection, problems)
         connection.execute(text("DROP TABLE import_rows, import_holds"))
     return ImportResult(recorded, moved)
 
 
-def _found(connection: Connection, check: str) -> list[tuple[int, str]]:
-    return [(row.line, row.problem) for row in connection.execute(statement(connection, check))]
-
-
 def _require_holds(connection: Connection, problems: _Problems) -> None:
-    """Refuse commits and voids that do not fit their hold; needs the rows recorded and their balances locked."""
-    problems.extend(_found(connection, "books.find_misfit_import_rows"))
+    """Refuse commits and voids that do not fit their hold. The rows are recorded and their balances locked before."""
+    problems.extend(_find_misfit_import_rows(connection))
     problems.raise_any()
+    _stage_import_holds(connection)
+    problems.extend(_find_overdrawn_import_rows(connection))
+    problems.raise_any()
+
+
+def _resolve_import_rows(connection: Connection) -> None:
+    connection.execute(statement(connection, "books.resolve_import_rows"))
+
+
+def _find_bad_import_rows(connection: Connection) -> list[tuple[int, str]]:
+    return _by_line(connection, statement(connection, "books.find_bad_import_rows"))
+
+
+def _record_import_rows(connection: Connection) -> int:
+    return connection.execute(statement(connection, "books.record_import_rows")).rowcount
+
+
+def _find_misfit_import_rows(connection: Connection) -> list[tuple[int, str]]:
+    return _by_line(connection, statement(connection, "books.find_misfit_import_rows"))
+
+
+def _stage_import_holds(connection: Connection) -> None:
     connection.execute(statement(connection, "books.stage_import_holds"))
     connection.execute(text("ANALYZE import_holds"))
-    problems.extend(_found(connection, "books.find_overdrawn_import_rows"))
-    problems.raise_any()
+
+
+def _find_overdrawn_import_rows(connection: Connection) -> list[tuple[int, str]]:
+    return _by_line(connection, statement(connection, "books.find_overdrawn_import_rows"))
+
+
+def _by_line(connection: Connection, check: TextClause) -> list[tuple[int, str]]:
+    return [(row.line, row.problem) for row in connection.execute(check)]
 
 
 def _stage(connection: Connection, file: BinaryIO, problems: _Problems) -> int:
-    """Copy the rows that can be read into a temporary table, note what is wrong with the others, count the former."""
+    """Copy the readable rows into a temporary table and return their count; add what is wrong with the others."""
     rows = _rows(file, problems)
     connection.execute(
         text(
@@ -170,7 +195,7 @@ class _BadRow(Exception):
 
 
 def _rows(file: BinaryIO, problems: _Problems) -> Iterator[tuple[int, dict[str, str]]]:
-    """The file's rows as cells by column, each with the number of its last line. Blank lines are passed over."""
+    """The file's rows as cells by column, each with the number of its last line. Blank lines are skipped."""
     reader = csv.reader(_lines(file), strict=True)
     try:
         header = next(reader, None)
@@ -187,7 +212,7 @@ def _rows(file: BinaryIO, problems: _Problems) -> Iterator[tuple[int, dict[str, 
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """The file's lines; bytes that are not UTF-8 become lone surrogates, which no good row holds."""
+    """The file's lines. Bytes that are not UTF-8 become lone surrogates, which the check of a row finds."""
     for number, line in enumerate(file):
         read = line.decode("utf-8", errors="surrogateescape")
         yield read.removeprefix("\ufeff") if number == 0 else read
@@ -214,7 +239,7 @@ def _read_row(cells: dict[str, str]) -> tuple[object, ...]:
     """A row's values for the temporary table, from ``transaction_id`` on.
 
     Raises:
-        _BadRow: the first thing that is wrong with it.
+        _BadRow: the first problem of the row.
     """
     cells = {column: cell.strip() for column, cell in cells.items()}
     for column, cell in cells.items():
@@ -247,7 +272,7 @@ def _read_row(cells: dict[str, str]) -> tuple[object, ...]:
 
 
 def _precision(written: str) -> tuple[int, int]:
-    """The precision and how many decimals it gives."""
+    """The precision and its number of decimals."""
     if not written:
         return DEFAULT_PRECISION, decimals_of(DEFAULT_PRECISION)
     try:
@@ -258,7 +283,7 @@ def _precision(written: str) -> tuple[int, int]:
 
 
 def _amount_minor(written: str, precision: int, decimals: int) -> int:
-    """Minor units, exactly."""
+    """The exact amount in minor units."""
     match = _AMOUNT.fullmatch(written)
     if match is None or len(written) > LONGEST_AMOUNT:
         raise _BadRow(f"amount {written!r} is not a plain positive decimal number such as 1200.00")

@@ -1,9 +1,9 @@
-"""A synthetic ledger of any size: deterministic by seed, loaded by COPY in the order it would have been recorded.
+"""A synthetic ledger of any size: determined by its seed, loaded with COPY in the order of recording.
 
-Each recording day has its own random numbers and each transaction its recording instant, so loading day by day and
-loading everything at once give the same rows. What a transaction leads to later (the commits and the void of a hold,
-a refund, the applied copy of a queued row) is decided with it and waits in a heap until its instant comes: memory
-holds the ids of the balances and what is still to come, never the transactions.
+Each recording day has its own random numbers and each transaction its recording instant, so loading day by day gives
+the same rows as loading everything at once. The later rows of a transaction (commits and void of a hold, a refund, the
+applied copy of a queued row) are decided together with it and wait in a heap until their instant. Memory holds the ids
+of the balances and the waiting rows, never all transactions.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, exists, select, text
 
 from ledger_db.books.accounts import create_balance
 from ledger_db.books.recording import apply_recorded, driver_connection, newest_recorded_key
-from ledger_db.books.tables import GENERAL_LEDGER_ID
-from ledger_db.errors import BookingRefused
+from ledger_db.books.tables import GENERAL_LEDGER_ID, balances
+from ledger_db.errors import BookingRefused, UnknownBalance
+from ledger_db.server.connections import without_time_limit
 
 WORLD: Final = "@World"
-#: What is decided with a transaction happens within this many days of it.
+#: The later rows of a transaction are recorded within this many days of it.
 LONGEST_LIFE_DAYS: Final = 4
-#: Of all transactions: queued first and applied later, refused by the application, scheduled and never run.
+#: Shares of all transactions: queued first and applied later; rejected by the application.
 QUEUED_SHARE: Final = 0.02
 REJECTED_SHARE: Final = 0.01
-#: Of the transactions between an internal and an application balance, and how many of those bring money in.
+#: Share of the transactions between an internal and an application balance; share of those that bring money in.
 WORLD_SHARE: Final = 0.30
 FUNDING_SHARE: Final = 0.70
+#: Share of the balances that have an owner.
 OWNED_SHARE: Final = 0.60
 COPY_ROWS: Final = 2_000
 
@@ -43,9 +45,9 @@ NULL: Final = r"\N"  # as COPY writes it
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What to make. Shares are of the transactions that open something; follow-up rows count as transactions too.
+    """What to generate. Shares are of the opening transactions; ``transactions`` counts their later rows too.
 
-    ``first_date`` and the ``days`` after it are recording days in UTC. No row is effective before ``first_date``.
+    There are ``days`` recording days in UTC, from ``first_date`` on. No row is effective before ``first_date``.
     """
 
     first_date: date
@@ -77,13 +79,13 @@ class GeneratorSpec:
 
     @property
     def end_date(self) -> date:
-        """The first day on which nothing is recorded any more."""
+        """The day after the last recording day."""
         return self.first_date + timedelta(days=self.days)
 
 
 @dataclass(frozen=True)
-class Generated:
-    """How many rows were made, and how many stored balance rows they moved."""
+class GeneratorResult:
+    """How many rows were created, and how many stored balance rows they changed."""
 
     balance_count: int
     transaction_count: int
@@ -91,7 +93,7 @@ class Generated:
 
 
 class _Row(NamedTuple):
-    """One transaction; ``recorded`` in microseconds since the first date, and first, so that rows sort by it."""
+    """One transaction. Instants are microseconds since the first date; ``recorded`` is first, as rows sort by it."""
 
     recorded: int
     reference: str
@@ -106,29 +108,29 @@ class _Row(NamedTuple):
     parent: str | None
 
 
-def generate(connection: Connection, spec: GeneratorSpec) -> Generated:
-    """Make the balances and every transaction of a synthetic ledger in the caller's database transaction.
+def generate(connection: Connection, spec: GeneratorSpec) -> GeneratorResult:
+    """Create the balances and all transactions of a synthetic ledger in the caller's database transaction.
 
     Raises:
-        BookingRefused: the ledger holds this seed's balances already, or the specification cannot be met.
+        BookingRefused: the ledger holds this seed's balances already.
     """
     balance_count = generate_balances(connection, spec)
     loaded = load_transactions(connection, spec)
-    return Generated(balance_count, loaded.transaction_count, loaded.moved_balance_count)
+    return GeneratorResult(balance_count, loaded.transaction_count, loaded.moved_balance_count)
 
 
 def generate_balances(connection: Connection, spec: GeneratorSpec) -> int:
-    """Make the balances at zero, their owners, and per currency the internal balance that funds them.
+    """Create the balances at zero, their owners, and for each currency the internal balance that funds them.
 
-    An internal balance that is there already is used. Returns how many application balances are new.
+    An internal balance that exists already is used. Returns how many application balances were created.
 
     Raises:
-        BookingRefused: this seed's balances are there already.
+        BookingRefused: the ledger holds this seed's balances already.
     """
     random = Random(f"{spec.seed} balances")  # noqa: S311 - figures, not secrets
     names = _balance_ids(spec)
     first = names[spec.currencies[0]][0]
-    if connection.scalar(text("SELECT count(*) FROM blnk.balances WHERE balance_id = :id"), {"id": first}):
+    if connection.scalar(select(exists().where(balances.c.balance_id == first))):
         raise BookingRefused(f"seed {spec.seed} is in this ledger already: take another one")
     for currency in spec.currencies:
         if _world_id(connection, currency) is None:
@@ -156,19 +158,20 @@ def load_transactions(
     *,
     recorded_from: date | None = None,
     recorded_until: date | None = None,
-) -> Generated:
-    """Load what is recorded from one day up to, and not including, another; by default everything.
+) -> GeneratorResult:
+    """Load what is recorded in ``[recorded_from, recorded_until)``; by default everything.
 
-    Each part is to be loaded once, in the order of the days. The stored balance rows follow in the same database
-    transaction, locked in key order.
+    Load each part once, in the order of the days. The stored balance rows are locked in key order and updated in the
+    same database transaction.
 
     Raises:
-        BookingRefused: the balances are not there.
+        UnknownBalance: the balances were not created.
+        psycopg.errors.UniqueViolation: the part was loaded before.
     """
     worlds = {currency: _world_id(connection, currency) for currency in spec.currencies}
     missing = [currency for currency, balance_id in worlds.items() if balance_id is None]
     if missing:
-        raise BookingRefused(f"there is no {WORLD}-{missing[0]}: make the balances before their transactions")
+        raise UnknownBalance(f"there is no {WORLD}-{missing[0]}: make the balances before their transactions")
     rows = _rows(
         spec,
         {currency: str(balance_id) for currency, balance_id in worlds.items()},
@@ -176,8 +179,7 @@ def load_transactions(
         min(recorded_until or spec.end_date, spec.end_date),
     )
     after_key = newest_recorded_key(connection)
-    # A statement for the whole load; the limits are meant for batches.
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    without_time_limit(connection)
     count = 0
     with (
         driver_connection(connection).cursor() as cursor,
@@ -189,11 +191,11 @@ def load_transactions(
         for lines in _copy_lines(spec, rows):
             copy.write("".join(lines))
             count += len(lines)
-    return Generated(0, count, apply_recorded(connection, after_key=after_key))
+    return GeneratorResult(0, count, apply_recorded(connection, after_key=after_key))
 
 
 def analyze(engine: Engine) -> None:
-    """Tell the planner about a load: statistics and the visibility map of the ledger's two large tables."""
+    """Update the planner's statistics and the visibility map of the ledger's two large tables, after a load."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET statement_timeout = 0"))
         for table in ("balances", "transactions"):
@@ -201,11 +203,11 @@ def analyze(engine: Engine) -> None:
 
 
 def _world_id(connection: Connection, currency: str) -> str | None:
-    balance_id = connection.scalar(
-        text("SELECT balance_id FROM blnk.balances WHERE indicator = :indicator AND currency = :currency"),
-        {"indicator": f"{WORLD}-{currency}", "currency": currency},
+    return connection.scalar(
+        select(balances.c.balance_id).where(
+            balances.c.indicator == f"{WORLD}-{currency}", balances.c.currency == currency
+        )
     )
-    return None if balance_id is None else str(balance_id)
 
 
 def _uuid(random: Random) -> str:
@@ -214,7 +216,7 @@ def _uuid(random: Random) -> str:
 
 
 def _balance_ids(spec: GeneratorSpec) -> dict[str, list[str]]:
-    """The application balances' ids by currency, told by the seed alone."""
+    """The application balances' ids by currency, determined by the seed alone."""
     random = Random(f"{spec.seed} balance ids")  # noqa: S311
     names: dict[str, list[str]] = {currency: [] for currency in spec.currencies}
     for position in range(spec.balances):
@@ -226,7 +228,7 @@ def _rows(spec: GeneratorSpec, worlds: dict[str, str], since: date, until: date)
     """The transactions recorded in ``[since, until)``, in recording order."""
     names = _balance_ids(spec)
     pending: list[_Row] = []
-    first = max((since - spec.first_date).days - LONGEST_LIFE_DAYS, 0)  # earlier days lead to nothing any more
+    first = max((since - spec.first_date).days - LONGEST_LIFE_DAYS, 0)  # earlier days have no later rows left
     wanted = (since - spec.first_date).days * MICROSECONDS_A_DAY
     for day in range(first, (until - spec.first_date).days):
         for family in _Day(spec, names, worlds, day).families():
@@ -247,7 +249,7 @@ def _rows(spec: GeneratorSpec, worlds: dict[str, str], since: date, until: date)
 
 
 class _Day:
-    """One recording day: its families, a transaction with everything it leads to, in the order they are opened."""
+    """One recording day. A family is an opening transaction and its later rows; families are in order of opening."""
 
     def __init__(self, spec: GeneratorSpec, names: dict[str, list[str]], worlds: dict[str, str], day: int) -> None:
         self.spec = spec
@@ -259,7 +261,7 @@ class _Day:
         self.number = 0
 
     def families(self) -> Iterator[list[_Row]]:
-        """As many as fill the day's part of ``spec.transactions``, with what they lead to on later days."""
+        """As many families as fill the day's part of ``spec.transactions``, rows on later days included."""
         spec = self.spec
         left = spec.transactions // spec.days + (self.day < spec.transactions % spec.days)
         start = self.day * MICROSECONDS_A_DAY
@@ -273,7 +275,7 @@ class _Day:
             slot += 1
 
     def _family(self, recorded: int, left: int) -> list[_Row]:
-        """A transaction and, where there is room for them, the rows it leads to."""
+        """An opening transaction with its later rows, ``left`` rows at most."""
         spec = self.spec
         opening = self._opening(recorded)
         kind = self.random.random()
@@ -284,7 +286,7 @@ class _Day:
         ):
             if kind < share:
                 family = make(opening)
-                # what would be recorded after the last day, or is more than the day's part, does not happen
+                # rows after the last day, or beyond the day's part, are left out
                 return [row for row in family if row.recorded < self.end_of_time][:left]
             kind -= share
         if kind < REJECTED_SHARE:
@@ -292,7 +294,7 @@ class _Day:
         kind -= REJECTED_SHARE
         if kind < spec.late_share:
             effective = max(recorded - self._between(1, spec.late_max_days * MICROSECONDS_A_DAY), 0)
-            if self.random.random() < 0.5:  # said to be effective earlier, or queued earlier and applied only now
+            if self.random.random() < 0.5:  # back-dated; otherwise queued earlier and applied only now
                 return [opening._replace(effective=effective)]
             return [opening._replace(created=effective)]
         kind -= spec.late_share
@@ -326,7 +328,7 @@ class _Day:
         return names[int(self.random.random() * len(names))]
 
     def _hold(self, opening: _Row) -> list[_Row]:
-        """A hold with, later, one or two commits and the rest void; some stay open."""
+        """A hold, and later up to two commits and a void of the rest; some holds stay open."""
         hold = opening._replace(status="INFLIGHT")
         family = [hold]
         remaining = hold.amount_minor
@@ -348,7 +350,7 @@ class _Day:
         return [opening, back._replace(source=opening.destination, destination=opening.source)]
 
     def _queued(self, opening: _Row) -> list[_Row]:
-        """A queued row and its applied copy, which carries the instant at which it was queued."""
+        """A queued row and its applied copy, which keeps the instant of queueing as ``created_at``."""
         at = opening.recorded + self._between(1_000_000, MICROSECONDS_A_DAY // 4)
         return [opening._replace(status="QUEUED"), self._child(opening, 1, at)._replace(created=opening.created)]
 
@@ -363,7 +365,7 @@ class _Day:
 
 
 def _copy_lines(spec: GeneratorSpec, rows: Iterator[_Row]) -> Iterator[list[str]]:
-    """The rows as COPY reads them, some at a time. No value needs escaping: the generator makes them all."""
+    """The rows as lines for COPY, up to ``COPY_ROWS`` at a time. Values are generated, so none needs escaping."""
     start = datetime.combine(spec.first_date, time(), UTC).replace(tzinfo=None)
 
     def instant(microseconds: int) -> str:

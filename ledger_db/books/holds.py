@@ -1,6 +1,6 @@
-"""Holds and refunds: what is left of a hold is read under the locks of both balances, so that two calls take turns.
+"""Holds and refunds. The rest of a hold is read while both balances are locked, so that two calls take turns.
 
-The caller owns the database transaction. A refused call leaves nothing behind in it.
+The caller owns the database transaction. A refused call writes nothing in it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, select
 
-from ledger_db.books.recording import Movement, _lock_balances, record
+from ledger_db.books.recording import Movement, lock_balances, record
+from ledger_db.books.tables import transactions
 from ledger_db.core.amounts import whole
-from ledger_db.errors import BookingRefused
+from ledger_db.errors import BookingRefused, UnknownTransaction
 from ledger_db.postings.rules import statement
 
 
@@ -26,10 +27,11 @@ def commit_inflight(
     reference: str | None = None,
     child_id: str | None = None,
 ) -> str:
-    """Post a hold, or part of it, and return the new transaction's id; by default everything that is left.
+    """Post a hold, or ``amount_minor`` of it, and return the new transaction's id; by default all that is left.
 
     Raises:
-        BookingRefused: it is not a hold, nothing is left of it, or less than ``amount_minor``.
+        BookingRefused: the transaction is not a hold, nothing is left of it, or less than ``amount_minor`` is left.
+        UnknownTransaction: it does not exist.
     """
     return _settle(
         connection, transaction_id, "APPLIED", amount_minor,
@@ -49,7 +51,8 @@ def void_inflight(
     """Release what is left of a hold and return the VOID transaction's id.
 
     Raises:
-        BookingRefused: it is not a hold, or nothing is left of it.
+        BookingRefused: the transaction is not a hold, or nothing is left of it.
+        UnknownTransaction: it does not exist.
     """
     return _settle(
         connection, transaction_id, "VOID", None,
@@ -72,13 +75,9 @@ def _settle(
     if hold.status != "INFLIGHT":
         raise BookingRefused(f"{transaction_id} is {hold.status}, not INFLIGHT: there is nothing held to settle")
     with connection.begin_nested():
-        # Both rows, in key order, before what is left is read: two settlements of a hold take turns here.
-        _lock_balances(connection, {hold.source, hold.destination})
-        remaining = whole(
-            connection.scalar(
-                statement(connection, "books.remaining_hold"), {"hold_key": hold.key, "hold_id": transaction_id}
-            )
-        )
+        # Locks both rows, in key order, before the rest is read: two settlements of one hold take turns here.
+        lock_balances(connection, {hold.source, hold.destination})
+        remaining = _remaining_hold(connection, hold.key, transaction_id)
         amount = remaining if amount_minor is None else amount_minor
         if amount > remaining or remaining <= 0:
             raise BookingRefused(f"{transaction_id} holds {remaining} {hold.currency}, not {amount}")
@@ -110,24 +109,24 @@ def refund(
     reference: str | None = None,
     child_id: str | None = None,
 ) -> str:
-    """Move a transaction's amount back and return the new transaction's id; what is on hold stays as it is.
+    """Move a transaction's amount back and return the new transaction's id. Inflight amounts do not change.
 
-    As in the reference ledger, an applied and a voided transaction can be refunded, once.
+    As in the reference ledger, an applied or voided transaction can be refunded, once.
 
     Raises:
-        BookingRefused: it is neither, or was refunded before.
+        BookingRefused: the transaction is not applied or voided, or was refunded before.
+        UnknownTransaction: it does not exist.
     """
     original = _find_transaction(connection, transaction_id)
     if original.status not in ("APPLIED", "VOID"):
         raise BookingRefused(f"{transaction_id} is {original.status}: only an applied or voided one can be refunded")
     with connection.begin_nested():
-        _lock_balances(connection, {original.source, original.destination})
+        lock_balances(connection, {original.source, original.destination})
         earlier = connection.scalar(
-            text(
-                "SELECT transaction_id FROM blnk.transactions "
-                "WHERE parent_transaction = :transaction_id AND status = 'APPLIED' ORDER BY id LIMIT 1"
-            ),
-            {"transaction_id": transaction_id},
+            select(transactions.c.transaction_id)
+            .where(transactions.c.parent_transaction == transaction_id, transactions.c.status == "APPLIED")
+            .order_by(transactions.c.id)
+            .limit(1)
         )
         if earlier is not None:
             raise BookingRefused(f"{transaction_id} was refunded before, by {earlier}")
@@ -150,9 +149,14 @@ def refund(
 
 
 def _find_transaction(connection: Connection, transaction_id: str) -> Row[Any]:
-    row = connection.execute(
-        statement(connection, "books.find_transaction"), {"transaction_id": transaction_id}
-    ).one_or_none()  # fmt: skip
+    find = statement(connection, "books.find_transaction")
+    row = connection.execute(find, {"transaction_id": transaction_id}).one_or_none()
     if row is None:
-        raise BookingRefused(f"there is no transaction {transaction_id}")
+        raise UnknownTransaction(f"there is no transaction {transaction_id}")
     return row
+
+
+def _remaining_hold(connection: Connection, hold_key: int, hold_id: str) -> int:
+    """What is left of a hold, in minor units."""
+    remaining = statement(connection, "books.remaining_hold")
+    return whole(connection.scalar(remaining, {"hold_key": hold_key, "hold_id": hold_id}))

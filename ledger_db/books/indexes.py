@@ -1,4 +1,4 @@
-"""This project's indexes on the ledger's transactions, and how ``recorded_xid`` is renewed after a restore."""
+"""This project's indexes on the ledger's transactions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ledger_db.postings.rules import EFFECTIVE_AT, POSTING_COLUMNS
 
 _WITH_POSTING: Final = f"INCLUDE ({', '.join(POSTING_COLUMNS)})"
 
-#: name → what follows ``ON blnk.transactions``
+#: Index name → definition after ``ON blnk.transactions``.
 TRANSACTION_INDEXES: Final = {
     "ix_transactions_effective_at": f"(({EFFECTIVE_AT}))",
     "ix_transactions_recorded_xid": "(recorded_xid) WHERE recorded_xid IS NOT NULL",
@@ -18,5 +18,5 @@ TRANSACTION_INDEXES: Final = {
     "ix_transactions_destination_recorded_xid": "(destination, recorded_xid)",
 }
 
-#: The indexes that go with the column when a restored copy renews it.
+#: The indexes that are dropped with ``recorded_xid`` and created again when a restored copy renews that column.
 RECORDED_INDEXES: Final = tuple(name for name, columns in TRANSACTION_INDEXES.items() if "recorded_xid" in columns)

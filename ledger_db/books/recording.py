@@ -1,10 +1,11 @@
-"""Keep books: make ledgers, owners and balances, record transactions, settle holds.
+"""Record transactions and update the stored balance rows.
 
-The ledger's hot path stays with the application that owns it; these functions exist so that the jobs can be tried and
-proved. They follow the application's protocol all the same: balance rows are locked in key order, written under the
-version that was read and bumped, in one database transaction with the transaction rows, so both can work at once.
+The application that owns the ledger records its transactions itself; these functions exist so that the jobs can be
+tried and proved. They follow the application's protocol, so both can write at the same time: balance rows are locked in
+key order and written under the version that was read, which is then raised by one, in one database transaction with the
+transaction rows.
 
-The caller owns the database transaction. A refused call leaves nothing behind in it.
+The caller owns the database transaction. A refused call writes nothing in it.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from typing import Any, Final
 from uuid import uuid4
 
 from psycopg import Connection as PsycopgConnection
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import ARRAY, Connection, Row, Text, any_, func, literal, select
 
-from ledger_db.books.accounts import _require_currency
-from ledger_db.errors import BookingRefused
+from ledger_db.books.accounts import require_currency
+from ledger_db.books.tables import balances, transactions
+from ledger_db.errors import BookingRefused, UnknownBalance
 from ledger_db.postings.rules import STATUSES, Status, statement
 
-#: Minor units in one major unit, unless a movement says otherwise.
+#: Minor units in one major unit, unless a movement has another precision.
 DEFAULT_PRECISION: Final = 100
 LARGEST_PRECISION: Final = 10**18  # the column is a bigint
+
+#: A balance row that this transaction has locked: ``balance_key`` and ``version``, and what else was selected.
+_LockedBalance = Row[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Movement:
-    """One transaction to record; ``amount_minor`` in minor units, of which ``precision`` make one major unit."""
+    """One transaction to record. ``amount_minor`` is in minor units; ``precision`` of them are one major unit."""
 
     source: str
     destination: str
@@ -55,14 +60,16 @@ def record(connection: Connection, movement: Movement) -> str:
 
 
 def record_many(connection: Connection, movements: Sequence[Movement]) -> list[str]:
-    """Record transactions in this order, bring the stored balance rows along, and return the transactions' ids.
+    """Record transactions in this order, update the stored balance rows, and return the transactions' ids.
 
-    What a row does to its balances is what ``postings`` says, holds included: a child of an INFLIGHT row takes its
-    amount off the hold even where nothing is left of it; :func:`commit_inflight` is the call that checks. Waits for
-    other writers of the same balances and locks them, in key order, until the caller's transaction ends.
+    The effect of a row on its balances follows the posting rules, also for holds: a child of an INFLIGHT row takes its
+    amount off the hold even where nothing is left of it. :func:`~ledger_db.books.holds.commit_inflight` checks that.
+    Waits for other writers of the same balances, and locks the balances in key order until the caller's transaction
+    ends.
 
     Raises:
-        BookingRefused: the first movement that cannot be recorded, and why; then none is.
+        BookingRefused: a movement cannot be recorded: the first one, and why. Nothing is recorded.
+        UnknownBalance: a balance does not exist. Nothing is recorded.
     """
     if not movements:
         return []
@@ -70,7 +77,7 @@ def record_many(connection: Connection, movements: Sequence[Movement]) -> list[s
     for column in ("reference", "transaction_id"):
         _require_distinct(column, [row[column] for row in prepared])
     with connection.begin_nested():
-        stored = _lock_balances(connection, {name for row in prepared for name in (row["source"], row["destination"])})
+        stored = lock_balances(connection, {name for row in prepared for name in (row["source"], row["destination"])})
         for row in prepared:
             _require_same_currency(row, stored)
         after_key = newest_recorded_key(connection)
@@ -82,45 +89,50 @@ def record_many(connection: Connection, movements: Sequence[Movement]) -> list[s
             known = set(recorded)
             first = next(row for row in prepared if row["transaction_id"] not in known)
             raise BookingRefused(f"reference {first['reference']} or id {first['transaction_id']} is recorded already")
-        _apply(connection, after_key, list(stored.values()))
+        _update_recorded_balances(connection, after_key, list(stored.values()))
     return [row["transaction_id"] for row in prepared]
 
 
 def newest_recorded_key(connection: Connection) -> int:
     """The key of the newest transaction this database transaction has recorded so far, or 0."""
-    # OFFSET 0 keeps the planner from walking the primary key backwards in search of one
-    key = connection.scalar(
-        text(
-            "SELECT COALESCE(max(id), 0) FROM (SELECT id FROM blnk.transactions "
-            "WHERE recorded_xid = pg_current_xact_id() OFFSET 0) AS recorded"
-        )
+    recorded = (
+        select(transactions.c.id)
+        .where(transactions.c.recorded_xid == func.pg_current_xact_id())
+        .offset(0)  # keeps the planner from searching the primary key backwards
+        .subquery("recorded")
     )
-    return int(key or 0)
+    return int(connection.scalar(select(func.max(recorded.c.id))) or 0)
 
 
 def driver_connection(connection: Connection) -> PsycopgConnection[Any]:
-    """The driver's own connection, inside the database transaction that SQLAlchemy began: COPY is the driver's."""
-    connection.execute(text("SELECT 1"))  # begins it, unless a statement did
+    """The driver's own connection, for COPY, inside the database transaction of SQLAlchemy's connection."""
+    if not connection.in_transaction():
+        connection.begin()
     driver = connection.connection.driver_connection
     assert isinstance(driver, PsycopgConnection)  # noqa: S101 - the only driver the project runs on
     return driver
 
 
 def apply_recorded(connection: Connection, *, after_key: int) -> int:
-    """Bring the balance rows along with what this database transaction recorded after a key; returns how many moved.
+    """Update the balance rows for the transactions that this database transaction recorded after a key.
 
-    For loads that copy transaction rows in by themselves, exactly once after each. Locks the balances in key order.
+    Returns how many rows changed. For loads that copy transaction rows in by themselves: call it exactly once after
+    each, as a second call would count the rows again. Locks the balances in key order.
 
     Raises:
         BookingRefused: a balance row changed in spite of its lock.
     """
-    read = connection.execute(statement(connection, "books.lock_recorded_balances"), {"after_key": after_key}).all()
-    return _apply(connection, after_key, read)
+    return _update_recorded_balances(connection, after_key, _lock_recorded_balances(connection, after_key))
 
 
-def _apply(connection: Connection, after_key: int, read: Sequence[Row[Any]]) -> int:
+def _lock_recorded_balances(connection: Connection, after_key: int) -> Sequence[_LockedBalance]:
+    lock = statement(connection, "books.lock_recorded_balances")
+    return connection.execute(lock, {"after_key": after_key}).all()
+
+
+def _update_recorded_balances(connection: Connection, after_key: int, read: Sequence[_LockedBalance]) -> int:
     row = connection.execute(
-        statement(connection, "books.apply_recorded"),
+        statement(connection, "books.update_recorded_balances"),
         {
             "after_key": after_key,
             "balance_keys": [balance.balance_key for balance in read],
@@ -135,23 +147,26 @@ def _apply(connection: Connection, after_key: int, read: Sequence[Row[Any]]) -> 
     return int(row.written_count)
 
 
-def _lock_balances(connection: Connection, balance_ids: set[str]) -> dict[str, Row[Any]]:
-    """Lock balance rows in key order and read them. NO KEY: other sessions' foreign keys need not wait for it."""
+def lock_balances(connection: Connection, balance_ids: set[str]) -> dict[str, _LockedBalance]:
+    """Lock balance rows in key order and read them, by id. With NO KEY, foreign keys of other sessions do not wait.
+
+    Raises:
+        UnknownBalance: a balance does not exist.
+    """
     rows = connection.execute(
-        text(
-            "SELECT id AS balance_key, balance_id, currency, version FROM blnk.balances "
-            "WHERE balance_id = ANY(CAST(:balance_ids AS text[])) ORDER BY id FOR NO KEY UPDATE"
-        ),
-        {"balance_ids": sorted(balance_ids)},
+        select(balances.c.id.label("balance_key"), balances.c.balance_id, balances.c.currency, balances.c.version)
+        .where(balances.c.balance_id == any_(literal(sorted(balance_ids), ARRAY(Text))))
+        .order_by(balances.c.id)
+        .with_for_update(key_share=True)
     ).all()
     stored = {row.balance_id: row for row in rows}
     unknown = sorted(balance_ids - stored.keys())
     if unknown:
-        raise BookingRefused(f"there is no balance {unknown[0]}; create it first")
+        raise UnknownBalance(f"there is no balance {unknown[0]}; create it first")
     return stored
 
 
-def _require_same_currency(row: Mapping[str, Any], stored: Mapping[str, Row[Any]]) -> None:
+def _require_same_currency(row: Mapping[str, Any], stored: Mapping[str, _LockedBalance]) -> None:
     for side in ("source", "destination"):
         balance = stored[row[side]]
         if balance.currency != row["currency"]:
@@ -173,14 +188,14 @@ def _prepared(movement: Movement) -> dict[str, Any]:
     """A movement as the columns of its row.
 
     Raises:
-        BookingRefused: a field that no row can have.
+        BookingRefused: a field has a value that no row can have.
     """
     what = movement.reference or movement.transaction_id or f"{movement.source} to {movement.destination}"
     if type(movement.amount_minor) is not int or movement.amount_minor <= 0:
         raise BookingRefused(f"{what}: amount_minor {movement.amount_minor!r} is not a positive whole number")
     if movement.status not in STATUSES:
         raise BookingRefused(f"{what}: status {movement.status!r} is none of {', '.join(STATUSES)}")
-    _require_currency(movement.currency)
+    require_currency(movement.currency)
     unique = uuid4()
     return {
         "transaction_id": movement.transaction_id or f"txn_{unique}",
@@ -202,10 +217,10 @@ def _prepared(movement: Movement) -> dict[str, Any]:
 
 
 def decimals_of(precision: int) -> int:
-    """How many decimals a precision gives a major unit: 100 gives 2.
+    """The decimals of a major unit at a precision: 2 for 100.
 
     Raises:
-        BookingRefused: it is not a power of ten that the column holds.
+        BookingRefused: the precision is not a power of ten that fits its column.
     """
     decimals = len(str(precision)) - 1
     if not 1 <= precision <= LARGEST_PRECISION or precision != 10**decimals:
@@ -214,12 +229,12 @@ def decimals_of(precision: int) -> int:
 
 
 def major_units(amount_minor: int, precision: int = DEFAULT_PRECISION) -> Decimal:
-    """An amount in major units, exactly, however large.
+    """An amount in major units, exact at any size.
 
     Raises:
-        BookingRefused: the precision is not a power of ten that the column holds.
+        BookingRefused: the precision is not a power of ten that fits its column.
     """
-    return Decimal(f"{amount_minor}E-{decimals_of(precision)}")  # the constructor is exact, a division would round
+    return Decimal(f"{amount_minor}E-{decimals_of(precision)}")  # exact; a division would round
 
 
 def _naive_utc(what: str, column: str, instant: datetime | None) -> datetime | None:

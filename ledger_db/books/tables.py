@@ -1,4 +1,4 @@
-"""The reference ledger's tables, in schema ``blnk``: they are the application's where Blnk made them."""
+"""The reference ledger's tables, in schema ``blnk``. Where Blnk created them, they belong to the application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ledger_db.core.metadata import LEDGER_SCHEMA, Money, Xid8, metadata
+from ledger_db.core.amounts import AMOUNT_COLUMNS
+from ledger_db.core.metadata import LEDGER_SCHEMA, Money, Xid8, metadata, money_columns
 from ledger_db.postings.rules import EFFECTIVE_AT, POSTING_COLUMNS
 
 GENERAL_LEDGER_ID = "general_ledger_id"
@@ -71,21 +72,17 @@ balances = Table(
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("balance_id", Text, nullable=False, unique=True),
     Column("indicator", Text),
-    Column("balance", Money, nullable=False),
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
+    *money_columns(AMOUNT_COLUMNS[:3]),
     Column("currency", Text, nullable=False),
     Column("ledger_id", Text, ForeignKey(ledgers.c.ledger_id), nullable=False),
     Column("identity_id", Text, ForeignKey(identity.c.identity_id)),
     Column("created_at", DateTime, nullable=False, server_default=func.now()),
     Column("meta_data", JSONB),
     Column("version", Integer, nullable=False, server_default=text("1")),
-    Column("inflight_balance", Money, nullable=False, server_default=text("0")),
-    Column("inflight_credit_balance", Money, nullable=False, server_default=text("0")),
-    Column("inflight_debit_balance", Money, nullable=False, server_default=text("0")),
+    *money_columns(AMOUNT_COLUMNS[3:], server_default="0"),
     Column("track_fund_lineage", Boolean, nullable=False, server_default=text("false")),
     Column("allocation_strategy", Text, nullable=False, server_default=text("'FIFO'")),
-    # books.create_balances: one internal balance of a name per currency
+    # accounts.create_balance: one internal balance per name and currency
     Index(
         "uq_balances_indicator_currency",
         "indicator",
@@ -119,9 +116,9 @@ transactions = Table(
     Column("chain_seq", BigInteger),
     Column("chain_prev_hash", String(64)),
     Column("chain_hash", String(64)),
-    # Ours: which database transaction inserted the row; NULL: recorded before this project was installed.
+    # Ours: the database transaction that inserted the row. NULL: recorded before this project was installed.
     Column("recorded_xid", Xid8, server_default=text("pg_current_xact_id()")),
-    # books.record: what is left of a hold
+    # remaining_hold.sql: what is left of a hold
     Index(
         "ix_transactions_parent_transaction",
         "parent_transaction",

@@ -1,8 +1,8 @@
 """Amounts: numbers of minor units, exact at any size, and the one list of the columns that hold them.
 
-A posting has four parts: credit, debit, and both of them inflight. A stored balance row has six amounts: the four parts
-and, posted and inflight, what they come to: ``balance = credit - debit``. Every list of columns, every comparison and
-every sum in Python is made from what this module names, so that no amount is left out by a list that forgot it.
+A posting has four parts: credit, debit, inflight credit and inflight debit. A stored balance row has six amounts: the
+four parts and the two differences, ``balance = credit - debit`` posted and inflight. All lists of columns, comparisons
+and sums in Python are made from the names in this module, so that no list can forget an amount.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import RowMapping
 
-#: Amounts have any number of digits; where a result could not be exact it raises instead of rounding.
+#: For arithmetic with any number of digits. It raises where a result would be rounded.
 EXACT: Final = Context(prec=100_000, traps=[Inexact])
 
 #: The columns of the four parts, and of all six amounts, in the order of the reference's balance row.
@@ -26,12 +26,12 @@ AMOUNT_COLUMNS: Final = (
 
 
 def prefixed(prefix: str, columns: Iterable[str]) -> tuple[str, ...]:
-    """The names of columns that hold another state of the same amounts: ``previous_balance`` for ``previous_``."""
+    """The names of the columns that hold another state of the same amounts, for instance ``previous_balance``."""
     return tuple(f"{prefix}{column}" for column in columns)
 
 
 class Parts(NamedTuple):
-    """The four amounts that the posting rules prove; minor units, all of them positive in sound books."""
+    """The four amounts that the posting rules prove; minor units, none of them negative in sound books."""
 
     credit: Decimal
     debit: Decimal
@@ -40,7 +40,7 @@ class Parts(NamedTuple):
 
     @classmethod
     def of_row(cls, row: Any, prefix: str = "") -> Self:
-        """The parts that a row holds in columns of this prefix."""
+        """The parts in a row's columns of this prefix."""
         return cls(*(getattr(row, column) for column in prefixed(prefix, PART_COLUMNS)))
 
     def as_columns(self, prefix: str = "") -> dict[str, Decimal]:
@@ -75,7 +75,7 @@ class Amounts(NamedTuple):
 
     @classmethod
     def of_parts(cls, parts: Parts) -> Self:
-        """What a sound row with these parts holds: each balance is credit minus debit."""
+        """The amounts of a sound row with these parts: each balance is credit minus debit."""
         return cls(
             EXACT.subtract(parts.credit, parts.debit), parts.credit, parts.debit,
             EXACT.subtract(parts.inflight_credit, parts.inflight_debit), parts.inflight_credit, parts.inflight_debit,
@@ -83,7 +83,7 @@ class Amounts(NamedTuple):
 
     @classmethod
     def of_row(cls, row: Any, prefix: str = "") -> Self:
-        """The amounts that a row holds in columns of this prefix."""
+        """The amounts in a row's columns of this prefix."""
         return cls(*(getattr(row, column) for column in prefixed(prefix, AMOUNT_COLUMNS)))
 
     @property
@@ -98,6 +98,18 @@ class Amounts(NamedTuple):
     def minus(self, other: Amounts) -> Amounts:
         """The difference, amount by amount."""
         return Amounts(*(EXACT.subtract(mine, theirs) for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAmounts:
+    """The six amounts of a row as it is stored, right or wrong, under the ledger's names; minor units."""
+
+    balance: Decimal
+    credit_balance: Decimal
+    debit_balance: Decimal
+    inflight_balance: Decimal
+    inflight_credit_balance: Decimal
+    inflight_debit_balance: Decimal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +133,10 @@ class WholeParts:
 
 
 def whole(value: Decimal | int | None) -> int:
-    """A sum of minor units as an exact integer; no sum at all is zero.
+    """A sum of minor units as an exact integer; None is zero.
 
     Raises:
-        ArithmeticError: the value has a fraction, which the posting rules rule out.
+        ArithmeticError: the value has a fraction, which the posting rules exclude.
     """
     number = int(value or 0)
     if number != (value or 0):
@@ -133,7 +145,7 @@ def whole(value: Decimal | int | None) -> int:
 
 
 def whole_amounts(row: RowMapping, *, other: tuple[str, ...]) -> dict[str, Any]:
-    """A row's columns by name, its amounts and counts as integers; ``other``: the columns that are neither."""
+    """A row's values by column, amounts and counts as integers. ``other``: the columns that are neither."""
     return {name: value if name in other else whole(value) for name, value in row.items()}
 
 
@@ -152,10 +164,10 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def gross(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum regardless of signs; ``abs()`` would round at 28 digits."""
+    """The exact sum of the absolute amounts; ``abs()`` would round at 28 digits."""
     return total(amount.copy_abs() for amount in amounts)
 
 
 def difference_of(amounts: Sequence[Decimal]) -> tuple[str, Decimal]:
-    """Differences as one text, the same for the same differences, and what they come to regardless of signs."""
+    """Differences as one text, the same for equal differences, and the sum of their absolute amounts."""
     return "|".join(plain(amount) for amount in amounts), gross(amounts)

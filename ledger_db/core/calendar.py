@@ -1,9 +1,9 @@
-"""Business dates: a zone and a cut-off give each calendar date a half-open UTC interval.
+"""Business dates: a zone and a cut-off time give each calendar date a half-open UTC interval.
 
-A business date is named after the calendar day that holds most of it: a cut-off before noon (midnight is the
-default) closes the date on the next calendar day, one from noon on closes it on the same day. A cut-off that falls
-into the hour skipped in spring counts with the offset before the change; one in the doubled hour of autumn counts
-at its first occurrence. Either way consecutive dates share their boundary, so every instant is in exactly one date.
+A business date is named after the calendar day that holds most of it. A cut-off before noon (the default is midnight)
+closes the date on the next calendar day; a cut-off from noon on closes it on the same day. A cut-off in the hour that
+is skipped in spring uses the offset before the change. One in the repeated hour of autumn is its first occurrence.
+Consecutive dates always share their boundary, so every instant is in exactly one date.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class BusinessCalendar:
     cut_off: time = MIDNIGHT
 
     def closes_at(self, business_date: date) -> datetime:
-        """The first instant that no longer belongs to the date, in UTC."""
+        """The first instant after the date, in UTC."""
         day = business_date if self.cut_off >= NOON else business_date + timedelta(days=1)
         return datetime.combine(day, self.cut_off, self.zone).astimezone(UTC)
 
     def opens_at(self, business_date: date) -> datetime:
-        """The first instant of the date, in UTC: where the date before closes."""
+        """The first instant of the date, in UTC: the instant at which the previous date closes."""
         return self.closes_at(business_date - timedelta(days=1))
 
     def business_date_of(self, instant: datetime) -> date:
-        """The one date whose interval holds the instant.
+        """The date whose interval contains the instant.
 
         Raises:
             ValueError: the instant has no offset.

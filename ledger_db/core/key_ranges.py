@@ -1,4 +1,4 @@
-"""Ranges of keys: what one batch of a job is about."""
+"""Ranges of keys: the balances of one batch of a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Balance keys from ``first_key`` to ``last_key``, both included, that hold ``balance_count`` balances."""
+    """Balance keys from ``first_key`` to ``last_key``, both included; ``balance_count`` balances have one of them."""
 
     first_key: int
     last_key: int

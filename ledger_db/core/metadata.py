@@ -1,8 +1,8 @@
-"""What all tables share: both schemas, the names of constraints, money, PostgreSQL's types for transactions and cuts.
+"""What all tables share: two schemas, names of constraints, money, and PostgreSQL's types for transactions and cuts.
 
 The reference ledger's tables are in schema ``blnk``, this project's own in ``ledger_eod``. Money is ``numeric`` without
-limit, in minor units. Instants are ``timestamptz`` in our own tables; the reference's naive timestamps on transactions
-are UTC.
+a limit, in minor units. Instants are ``timestamptz`` in our own tables; the reference's naive timestamps on
+transactions are UTC.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, MetaData, Numeric
+from sqlalchemy import Column, MetaData, Numeric, text
 from sqlalchemy.types import UserDefinedType
 
 LEDGER_SCHEMA = "blnk"
@@ -40,7 +40,7 @@ class Xid8(UserDefinedType[str]):
 
 
 class PgSnapshot(UserDefinedType[str]):
-    """Which transactions were visible at an instant; text ``xmin:xmax:running,…`` in Python."""
+    """The transactions that were visible at an instant; text ``xmin:xmax:running,…`` in Python."""
 
     cache_ok = True
 
@@ -49,6 +49,9 @@ class PgSnapshot(UserDefinedType[str]):
         return "pg_snapshot"
 
 
-def money_columns(names: Iterable[str], *, nullable: bool = False) -> list[Column[Any]]:
-    """A column of minor units for each name."""
-    return [Column(name, Money, nullable=nullable) for name in names]
+def money_columns(
+    names: Iterable[str], *, nullable: bool = False, server_default: str | None = None
+) -> list[Column[Any]]:
+    """A column of minor units for each name; ``server_default`` is SQL."""
+    default = None if server_default is None else text(server_default)
+    return [Column(name, Money, nullable=nullable, server_default=default) for name in names]

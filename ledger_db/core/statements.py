@@ -1,14 +1,14 @@
-"""The statements that are too long to read inside Python: one ``.sql`` file each, in the package of the function that
-runs it and named after that function.
+"""The statements that are too long to read inside Python. Each is a ``.sql`` file in the package of the function that
+runs it, named after that function.
 
-A statement is named ``package.file``. Inside a file a line ``-- include NAME`` stands for the text of another file of
-the same package, ``-- include PACKAGE.NAME`` for one that packages share. An included file may have placeholders in
-braces; the include then gives each of them, on its own line or, between semicolons, on one::
+A statement's name is ``package.file``. In a file, the line ``-- include NAME`` stands for the text of another file of
+the same package, and ``-- include PACKAGE.NAME`` for a file that packages share. An included file may have placeholders
+in braces. The include then gives a value for each of them, one on a line, or all on one line between semicolons::
 
     -- include close.in_cut(xid: t.recorded_xid; cut: CAST(:cut AS pg_snapshot))
 
-Text is included instead of calling a view or a function of the database, because a view would stop the ledger's own
-application from altering the columns that it reads.
+Text is included where a view could be used, because a view would prevent the ledger's own application from altering the
+columns that the view reads.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 
 @lru_cache
 def load(name: str, variants: tuple[tuple[str, str], ...] = ()) -> TextClause:
-    """A statement, all includes in place; ``variants``: pairs of an included name and the one to include instead."""
+    """A statement with its includes. ``variants``: pairs of an included name and the name to include instead."""
     return text(source(name, variants))
 
 
 @lru_cache
 def source(name: str, variants: tuple[tuple[str, str], ...] = ()) -> str:
-    """A statement's text, all includes in place.
+    """A statement's text with its includes.
 
     Raises:
-        ValueError: an include gives a placeholder that the file does not have, or leaves one out.
+        ValueError: an include gives a placeholder that the file does not have, or omits one that it has.
     """
     return _rendered(name, dict(variants), {})
 
 
 @lru_cache
 def includes(name: str) -> frozenset[str]:
-    """The full names of all that a statement includes, directly or through another include."""
+    """The full names of all files that a statement includes, directly or through another include."""
     return frozenset(_included(name))
 
 
@@ -56,7 +56,7 @@ def _included(name: str) -> Iterator[str]:
     for match in _INCLUDE.finditer(_read(name)):
         included = _full_name(match["name"], name)
         yield included
-        if _path(included).is_file():  # a name that only variants stand for has no file
+        if _path(included).is_file():  # a name that variants replace may have no file
             yield from _included(included)
 
 

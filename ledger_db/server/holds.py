@@ -1,7 +1,7 @@
-"""Advisory locks of the database: who is at work on something, told to everybody who asks.
+"""Advisory locks of the database: they show which session is working on something.
 
-A hold avoids duplicate work and tells a second caller that another one is first. It is never what makes a second call
-harmless: that is a unique key, a version, or a row's own lock.
+A hold avoids duplicate work, and shows a second caller that another one was first. A second call must be harmless
+without it: by a unique key, a version, or a row's own lock.
 """
 
 from __future__ import annotations
@@ -15,28 +15,33 @@ from sqlalchemy.exc import DBAPIError
 
 @contextmanager
 def hold(engine: Engine, purpose: str, key: int) -> Iterator[bool]:
-    """Hold one thing of a purpose while the block lasts; yields False at once when another session holds it.
+    """Hold one thing of a purpose until the block ends; yields False at once when another session holds it.
 
-    The hold is a session's: it ends with the session, however the process ends. The session is not used again.
+    The hold belongs to a session and ends with it, however the process ends. The session is not used again.
     """
     connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
         yield bool(connection.scalar(select(func.pg_try_advisory_lock(_number(purpose), key))))
     finally:
-        with suppress(DBAPIError):  # a session that is gone holds nothing; one that ends lets go only a moment later
+        with suppress(DBAPIError):  # a lost session holds nothing; a closed one releases a moment later
             connection.execute(select(func.pg_advisory_unlock_all()))
         connection.invalidate()
         connection.close()
 
 
 def take_turns(connection: Connection, purpose: str) -> None:
-    """Wait until no other transaction is at the same purpose; the turn ends with this transaction."""
+    """Wait until no other transaction has this purpose's turn; the turn ends with this transaction."""
     connection.execute(select(func.pg_advisory_xact_lock(_number(purpose))))
 
 
 def try_to_hold(connection: Connection, purpose: str) -> bool:
     """Hold a purpose until the connection's session ends; False at once when another session holds it."""
     return bool(connection.scalar(select(func.pg_try_advisory_lock(_number(purpose)))))
+
+
+def wait_to_hold(connection: Connection, purpose: str) -> None:
+    """Hold a purpose until the connection's session ends; waits while another session holds it."""
+    connection.execute(select(func.pg_advisory_lock(_number(purpose))))
 
 
 def _number(purpose: str) -> object:

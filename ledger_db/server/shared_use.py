@@ -1,7 +1,7 @@
-"""A background server that several processes share: who is the last to leave stops it.
+"""A background server that several processes share: the last one to leave stops it.
 
-Each user holds a shared ``flock`` on ``users.lock``; whoever can take that lock exclusively when it leaves is the
-last. The kernel drops the lock of a process that is killed, so nobody counts users and no count goes stale.
+Each user holds a shared ``flock`` on ``users.lock``. A user that leaves and can lock the file exclusively is the last.
+The kernel releases the lock of a killed process, so no count of users is kept that could become wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO
 
 
 class SharedUse:
-    """This process's share in the server of one folder, which must exist."""
+    """This process as a user of the server of one folder, which must exist."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,14 +28,14 @@ class SharedUse:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """The one process that starts or stops the server at this moment."""
+        """Be the only process that starts or stops the server until the block ends; waits for the others."""
         with (self._folder / "server.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     @contextmanager
     def leave(self) -> Iterator[bool]:
-        """Stop being a user. Yields True to the last one, who stops the server before the block ends."""
+        """Stop being a user. Yields True to the last user, which must stop the server inside the block."""
         share, self._share = self._share, None
         if share is None:
             yield False

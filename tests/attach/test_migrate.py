@@ -1,9 +1,11 @@
-"""Migrations: they make what the schema says, do so once, adopt a ledger without touching its rows, and guard it."""
+"""Migrations: they create the declared schema, run once, adopt a ledger without touching its rows, and protect it."""
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,22 +15,25 @@ from sqlalchemy import Constraint, Index, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import DBAPIError
 
+import ledger_db.attach
 from ledger_db.attach.migrate import head, migrate, require_current, schema_state
+from ledger_db.attach.schema import metadata
 from ledger_db.books import accounts, recording
 from ledger_db.books.indexes import TRANSACTION_INDEXES
 from ledger_db.books.recording import Movement
 from ledger_db.close.snapshots import write_snapshot_batch
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.core.metadata import EOD_SCHEMA, PgSnapshot, Xid8, metadata
-from ledger_db.errors import ConfigurationError, NotMigrated, sqlstate_of
+from ledger_db.core.metadata import EOD_SCHEMA, PgSnapshot, Xid8
+from ledger_db.errors import ConfigurationError, Hint, NotMigrated, sqlstate_of
 from ledger_db.postings.rules import EFFECTIVE_AT
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import Settings
 from tests.testing.books import Books, Ledger
 
 RESTRICT_VIOLATION = "23001"
+MIGRATIONS = Path(ledger_db.attach.__file__).parent / "migrations"
 
-#: Blnk's tables as an older installation has them: serial keys, float rates, its own names, no lineage columns.
+#: Blnk's tables in an older installation: serial keys, float rates, its own names, no lineage columns.
 OLD_BLNK = """
 CREATE SCHEMA blnk;
 CREATE TABLE blnk.ledgers (
@@ -102,11 +107,11 @@ def everything(books: Books) -> list[Sequence[Any]]:
     ]  # fmt: skip
 
 
-# What they make -------------------------------------------------------------------------------------------------------
+# What they create -----------------------------------------------------------------------------------------------------
 
 
-def test_migrations_make_the_schema_that_the_tables_declare(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ischema_names, "xid8", Xid8)  # SQLAlchemy's reflection knows neither
+def test_migrations_create_the_schema_that_the_tables_declare(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ischema_names, "xid8", Xid8)  # SQLAlchemy's reflection knows neither type
     monkeypatch.setitem(ischema_names, "pg_snapshot", PgSnapshot)
     with books.engine.connect() as connection:
         context = MigrationContext.configure(
@@ -145,6 +150,17 @@ def test_general_ledger_is_there_from_the_start(books: Books) -> None:
     assert books.rows("SELECT name, ledger_id FROM blnk.ledgers") == [("General Ledger", "general_ledger_id")]
 
 
+@pytest.mark.parametrize("path", sorted(MIGRATIONS.rglob("*.py")), ids=lambda path: path.stem)
+def test_migration_imports_nothing_of_the_project(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add("." * node.level + (node.module or ""))
+    assert imported <= {"alembic", "sqlalchemy"}
+
+
 # Once -----------------------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +171,7 @@ def test_migrating_twice_changes_nothing(books: Books) -> None:
     assert everything(books) == before
 
 
-def test_two_migrations_at_once_make_what_one_makes(empty_database: Ledger, books: Books) -> None:
+def test_migrations_at_the_same_time_create_what_one_creates(empty_database: Ledger, books: Books) -> None:
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -174,16 +190,17 @@ def test_two_migrations_at_once_make_what_one_makes(empty_database: Ledger, book
     assert Books(empty_database).rows("SELECT version_num FROM ledger_eod.schema_version") == [(head(),)]
 
 
-def test_state_says_where_a_database_is(empty_database: Ledger, ledger: Ledger) -> None:
+def test_state_shows_how_far_a_database_is_migrated(empty_database: Ledger, ledger: Ledger) -> None:
     with empty_database.engine.connect() as connection:
         assert schema_state(connection).current is None
-        with pytest.raises(NotMigrated, match=rf"is at nothing, this version needs {head()}: run ledger-eod migrate"):
+        with pytest.raises(NotMigrated, match=rf"is at nothing, this version needs {head()}$") as refusal:
             require_current(connection)
+        assert refusal.value.hint is Hint.migrate
     with ledger.engine.connect() as connection:
         require_current(connection)
 
 
-def test_index_that_a_killed_migration_left_half_built_is_built_anew(books: Books) -> None:
+def test_index_that_a_killed_migration_left_incomplete_is_built_again(books: Books) -> None:
     name = next(iter(TRANSACTION_INDEXES))
     books.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)", name=f"blnk.{name}")
     books.execute("DROP SCHEMA ledger_eod CASCADE")
@@ -193,7 +210,7 @@ def test_index_that_a_killed_migration_left_half_built_is_built_anew(books: Book
     assert books.rows("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
 
 
-def test_narrow_indexes_of_an_earlier_version_give_way_also_after_a_killed_migration(books: Books) -> None:
+def test_narrow_indexes_of_an_earlier_version_are_replaced_also_after_a_killed_migration(books: Books) -> None:
     indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'blnk' ORDER BY 1"
     before = books.rows(indexes)
     for side, valid in (("source", True), ("destination", False)):
@@ -270,7 +287,7 @@ def test_blnk_that_is_too_old_is_refused_and_left_alone(old_blnk: Books) -> None
     assert old_blnk.rows("SELECT * FROM blnk.transactions") == before
 
 
-def test_busy_ledger_is_left_alone_and_the_next_call_goes_on(old_blnk: Books) -> None:
+def test_busy_ledger_is_left_alone_and_the_next_call_continues(old_blnk: Books) -> None:
     impatient = make_engine(old_blnk.ledger.url, settings=Settings(lock_timeout_seconds=1))
     with old_blnk.engine.connect() as writer:
         writer.execute(text("INSERT INTO blnk.transactions (transaction_id, status) VALUES ('txn_busy', 'QUEUED')"))
@@ -345,7 +362,7 @@ def test_evidence_of_a_certified_run_cannot_be_changed(books: Books, table: str)
     assert books.rows(f"SELECT * FROM ledger_eod.{table} ORDER BY 1, 2") == before
 
 
-def test_certified_run_takes_no_row_by_any_way(books: Books) -> None:
+def test_certified_run_takes_no_rows(books: Books) -> None:
     books.post("recorded  source  destination  amount\n2026-01-31 09:00  @world  wallet  1.00 USD")
     run = books.close_day("2026-01-31")
     with books.engine.begin() as connection, pytest.raises(Exception, match=r"is certified: it takes no more rows"):

@@ -1,4 +1,4 @@
-"""Importing transactions: all rows or none, and every bad row by its line."""
+"""Importing transactions: all rows or none, and every bad row is listed with its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def opened(books: Books) -> Books:
-    """Books with the balances the files mention: an internal one per currency, a wallet and a shop."""
+    """Books with the balances that the files name: an internal one per currency, a wallet and a shop."""
     with books.engine.begin() as connection:
         for currency in ("USD", "EUR"):
             books.open("@world", currency, connection=connection)
@@ -42,7 +42,7 @@ def load(books: Books, file: Path, content: str | bytes) -> ImportResult:
 
 
 def refused(books: Books, file: Path, content: str | bytes) -> list[str]:
-    """The lines of the refusal; the ledger must be what it was, and the caller's transaction must go on."""
+    """The lines of the refusal. The ledger must not change, and the caller's transaction must stay usable."""
     everything = "SELECT * FROM blnk.transactions ORDER BY id"
     before = (books.stored_rows(), books.rows(everything))
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -222,7 +222,9 @@ def test_list_of_bad_rows_is_cut_at_50_and_counted(opened: Books, file: Path) ->
          "january.csv line 1: not UTF-8 text; save the file as CSV UTF-8"),
     ],
 )  # fmt: skip
-def test_file_that_is_none_is_refused_in_one_line(opened: Books, file: Path, content: str | bytes, line: str) -> None:
+def test_file_without_rows_or_columns_is_refused_in_one_line(
+    opened: Books, file: Path, content: str | bytes, line: str
+) -> None:
     assert refused(opened, file, content) == [line]
 
 

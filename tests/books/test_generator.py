@@ -1,4 +1,4 @@
-"""The synthetic ledger: the same rows however it is loaded, and books that balance."""
+"""The synthetic ledger: the same rows in whatever parts it is loaded, and books that balance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 
 from ledger_db.books.accounts import create_balance
-from ledger_db.books.generator import Generated, GeneratorSpec, analyze, generate, generate_balances, load_transactions
-from ledger_db.errors import BookingRefused
+from ledger_db.books.generator import (
+    GeneratorResult,
+    GeneratorSpec,
+    analyze,
+    generate,
+    generate_balances,
+    load_transactions,
+)
+from ledger_db.errors import BookingRefused, UnknownBalance
 from tests.testing.books import Books
 
 SPEC = GeneratorSpec(first_date=date(2026, 1, 1), balances=60, transactions=2_000, days=8, inflight_share=0.2)
@@ -26,18 +33,18 @@ BALANCES = f"SELECT balance_id, currency, {AMOUNTS} FROM blnk.balances WHERE ind
 
 
 def with_internal_ids_told_apart(books: Books) -> list[tuple[Any, ...]]:
-    """The transactions, with the internal balances by name: their ids are the ledger's, not the seed's."""
+    """The transactions, with the names of internal balances, as the seed does not determine their ids."""
     names = dict(books.rows("SELECT balance_id, indicator FROM blnk.balances WHERE indicator IS NOT NULL"))
     return [tuple(names.get(cell, cell) for cell in row) for row in books.rows(TRANSACTIONS)]
 
 
-def load(books: Books, spec: GeneratorSpec = SPEC) -> Generated:
+def load(books: Books, spec: GeneratorSpec = SPEC) -> GeneratorResult:
     with books.engine.begin() as connection:
         return generate(connection, spec)
 
 
 def unproven(books: Books) -> list[str]:
-    """The balances whose stored row is not what their postings add up to, from the first one on."""
+    """The balances whose stored row is not the sum of their postings from the first one on."""
     different = []
     for (balance_id,) in books.rows("SELECT balance_id FROM blnk.balances"):
         proven = [kind(balance_id, at="9999-01-01", from_source=True) for kind in (books.balance, books.inflight)]
@@ -54,7 +61,7 @@ def test_synthetic_ledger_balances_and_its_stored_rows_are_proven(books: Books) 
     assert books.rows("SELECT count(*) FROM blnk.balances WHERE version > 2") == [(0,)]
 
 
-def test_same_seed_makes_the_same_rows_and_another_seed_others(books: Books, other_books: Books) -> None:
+def test_same_seed_gives_the_same_rows_and_another_seed_others(books: Books, other_books: Books) -> None:
     load(books)
     load(other_books)
     assert with_internal_ids_told_apart(books) == with_internal_ids_told_apart(other_books)
@@ -66,7 +73,7 @@ def test_same_seed_makes_the_same_rows_and_another_seed_others(books: Books, oth
     assert unproven(books) == []
 
 
-def test_loading_day_by_day_makes_the_rows_of_loading_at_once(books: Books, other_books: Books) -> None:
+def test_loading_day_by_day_gives_the_rows_of_loading_at_once(books: Books, other_books: Books) -> None:
     load(books)
     with other_books.engine.begin() as connection:
         generate_balances(connection, SPEC)
@@ -171,7 +178,7 @@ def test_hot_balances_carry_their_share(books: Books) -> None:
     assert busiest > 2_000 / 10
 
 
-def test_internal_balances_that_are_there_fund_the_new_ones(books: Books) -> None:
+def test_existing_internal_balances_fund_the_new_ones(books: Books) -> None:
     with books.engine.begin() as connection:
         world = create_balance(connection, currency="USD", indicator="@World-USD")
         generate(connection, replace(SPEC, currencies=("USD",), transactions=200))
@@ -189,7 +196,7 @@ def test_second_generation_of_a_seed_is_refused_and_leaves_the_ledger(books: Boo
 
 
 def test_transactions_before_balances_are_refused(books: Books) -> None:
-    with books.engine.begin() as connection, pytest.raises(BookingRefused, match=r"^there is no @World-USD: make the"):
+    with books.engine.begin() as connection, pytest.raises(UnknownBalance, match=r"^there is no @World-USD: make the"):
         load_transactions(connection, SPEC)
 
 
@@ -213,6 +220,6 @@ def test_specification_that_cannot_be_met_is_refused(change: dict[str, Any]) -> 
 
 
 def test_no_transactions_are_no_rows(books: Books) -> None:
-    assert load(books, replace(SPEC, transactions=0)) == Generated(60, 0, 0)
+    assert load(books, replace(SPEC, transactions=0)) == GeneratorResult(60, 0, 0)
     analyze(books.engine)
     assert books.rows("SELECT reltuples FROM pg_class WHERE oid = to_regclass('blnk.balances')") == [(63.0,)]

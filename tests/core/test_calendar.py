@@ -1,4 +1,4 @@
-"""Business dates: half-open intervals that share their boundaries, in every zone, through every change of the clock."""
+"""Business dates: half-open intervals that share their boundaries, in every zone, at every change of the clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.testing.oracle import assert_proved
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
-#: zones with half-hour, negative, date-line and midnight changes of the clock
+#: Zones with half-hour and negative changes of the clock, with changes at midnight, and across the date line.
 ZONES = (
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/St_Johns",
     "Pacific/Apia", "Pacific/Kiritimati", "Pacific/Honolulu", "America/Sao_Paulo", "Africa/Cairo", "Asia/Kathmandu",
@@ -38,10 +38,10 @@ days = st.dates(date(1971, 1, 1), date(2037, 12, 31))
         ("00:00", "2026-10-25", "2026-10-24 22:00", "2026-10-25 23:00", 25),
         ("17:00", "2026-03-29", "2026-03-28 16:00", "2026-03-29 15:00", 23),
         ("17:00", "2026-10-25", "2026-10-24 15:00", "2026-10-25 16:00", 25),
-        # 02:30 does not exist on 29 March: the boundary counts with the offset before the change
+        # 02:30 does not exist on 29 March: the boundary has the offset before the change
         ("02:30", "2026-03-28", "2026-03-28 01:30", "2026-03-29 01:30", 24),
         ("02:30", "2026-03-29", "2026-03-29 01:30", "2026-03-30 00:30", 23),
-        # 02:30 comes twice on 25 October: the first one counts
+        # 02:30 occurs twice on 25 October: the boundary is the first occurrence
         ("02:30", "2026-10-24", "2026-10-24 00:30", "2026-10-25 00:30", 24),
         ("02:30", "2026-10-25", "2026-10-25 00:30", "2026-10-26 01:30", 25),
     ],
@@ -60,7 +60,7 @@ def test_berlin_days_when_the_clock_changes(
     ("cut_off", "at", "business_date"),
     [
         ("00:00", "2026-01-31T23:59:59.999999+00:00", "2026-01-31"),
-        ("00:00", "2026-02-01T00:00:00+00:00", "2026-02-01"),  # closes_at itself is the next day's
+        ("00:00", "2026-02-01T00:00:00+00:00", "2026-02-01"),  # closes_at itself belongs to the next day
         ("00:00", "2026-02-01T05:29:59+05:30", "2026-01-31"),
         ("17:00", "2026-01-31T16:59:59+00:00", "2026-01-31"),
         ("17:00", "2026-01-31T17:00:00+00:00", "2026-02-01"),
@@ -106,7 +106,7 @@ def test_consecutive_dates_share_their_boundary_and_never_overlap(calendar: Busi
 @pytest.mark.parametrize("cut_off", ["00:00", "17:00", "02:30"])
 @pytest.mark.parametrize("change", ["2026-03-29", "2026-10-25"])
 def test_days_around_a_change_of_the_clock_add_up(books: Books, cut_off: str, change: str) -> None:
-    """A posting every half hour, each twice as large as the one before: a sum tells exactly which are in it."""
+    """A posting every half hour, each twice the one before, so that a sum shows exactly which ones it includes."""
     calendar = BusinessCalendar(BERLIN, time.fromisoformat(cut_off))
     days = [date.fromisoformat(change) + timedelta(days=offset) for offset in (-1, 0, 1)]
     moments = []

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: started on demand, shared by real processes, stopped by the last, whole after every kill."""
+"""The embedded PostgreSQL: started on demand, shared by processes, stopped by the last one, intact after any kill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ledger_db.errors import ConfigurationError
 from ledger_db.server import embedded
 from tests.testing import PROJECT
 
-#: A process that uses a folder's server until its standard input ends, then leaves as any process does.
+#: A process that uses a folder's server until its standard input ends, and then exits.
 USER = """
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ print(server.pid, flush=True)
 sys.stdin.read()
 """
 
-#: A process that starts with the others, uses the configured ledger's database for a moment, and leaves.
+#: A process that uses the configured ledger's database for a moment and exits; several start at the same time.
 BRIEF_USER = """
 from sqlalchemy import text
 from ledger_db.server import connections as database
@@ -42,10 +42,10 @@ database.dispose_engines()
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of this test's own, not in pytest's: that is closed to the server's user when pytest runs as root."""
+    """A folder outside pytest's, which the server's user may not enter when pytest runs as root."""
     made = Path(tempfile.mkdtemp(prefix="eod-embedded-"))
     made.chmod(0o711)
-    monkeypatch.setattr(tempfile, "tempdir", str(made))  # where a socket goes whose own path is too long
+    monkeypatch.setattr(tempfile, "tempdir", str(made))  # for the socket where its usual path is too long
     yield made
     for lock in list(made.rglob("users.lock")):
         embedded.release(lock.parent)
@@ -102,7 +102,7 @@ def test_server_starts_on_demand_answers_and_stops_with_its_only_user(folder: Pa
     embedded.release(folder)
     assert embedded.running_server(folder) is None
     wait_until_gone(server.pid)
-    embedded.release(folder)  # a second time there is nothing to leave
+    embedded.release(folder)  # a second call does nothing
 
 
 def test_data_outlives_the_server(folder: Path) -> None:
@@ -122,7 +122,7 @@ def test_second_process_adopts_the_running_server_and_the_last_to_leave_stops_it
     assert embedded.running_server(folder) is None
 
 
-def test_processes_that_start_at_once_make_one_server_and_one_database(folder: Path) -> None:
+def test_processes_that_start_at_once_create_one_server_and_one_database(folder: Path) -> None:
     environment = {**os.environ, "LEDGER_DATA_FOLDER": str(folder)}
     started = [
         subprocess.Popen(
@@ -156,7 +156,7 @@ def test_killed_user_does_not_keep_the_server_from_the_others(folder: Path) -> N
     assert embedded.running_server(folder) is None
 
 
-def test_killed_server_is_started_anew_with_what_was_committed(folder: Path) -> None:
+def test_killed_server_is_started_again_with_what_was_committed(folder: Path) -> None:
     server = embedded.ensure_server(folder)
     query(server, "CREATE TABLE kept AS SELECT 'committed' AS word")
     os.kill(server.pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ def test_killed_server_is_started_anew_with_what_was_committed(folder: Path) -> 
     embedded.release(folder)
 
 
-def test_half_made_cluster_is_made_anew(folder: Path) -> None:
+def test_incomplete_cluster_is_created_again(folder: Path) -> None:
     half = folder / "postgres.new"
     half.mkdir()
     (half / "PG_VERSION").write_text("18\n")
@@ -190,7 +190,7 @@ def test_any_folder_will_do(folder: Path, name: str) -> None:
     assert embedded.running_server(odd) is None
 
 
-def test_stranger_with_the_servers_number_is_not_the_server(folder: Path) -> None:
+def test_another_process_with_the_servers_number_is_not_the_server(folder: Path) -> None:
     data = folder / "postgres"
     data.mkdir()
     lines = [str(os.getpid()), str(data), "0", "5432", str(data), "", "", "ready"]

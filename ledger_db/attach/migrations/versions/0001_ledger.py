@@ -1,4 +1,4 @@
-"""The reference ledger's tables: made where there are none, adopted where the application made them.
+"""The reference ledger's tables: created where there are none, adopted where the application created them.
 
 On an existing Blnk database this adds one nullable column to ``blnk.transactions`` and gives it a default, in two
 steps, so that no row is rewritten; rows already there keep NULL, which means *recorded before installation*.
@@ -168,6 +168,6 @@ def upgrade() -> None:
         missing = sorted(set(columns) - set(present))
         if missing:
             raise ValueError(f"blnk.{table} lacks {', '.join(missing)}: bring Blnk's own migrations up to date first")
-    # The lock waits for every writer at work, so each row that stays NULL was committed before this transaction.
+    # The lock waits for every active writer, so each row that keeps NULL was committed before this transaction.
     op.execute("ALTER TABLE blnk.transactions ADD COLUMN IF NOT EXISTS recorded_xid xid8")
     op.execute("ALTER TABLE blnk.transactions ALTER COLUMN recorded_xid SET DEFAULT pg_current_xact_id()")

@@ -3,19 +3,31 @@
 from alembic import op
 from sqlalchemy import text
 
-from ledger_db.books.indexes import TRANSACTION_INDEXES
-
 revision = "0002"
 down_revision = "0001"
+
+EFFECTIVE_AT = "((COALESCE(effective_date, created_at) AT TIME ZONE 'UTC'))"
+POSTING = (
+    "INCLUDE (recorded_xid, effective_date, created_at, precision, precise_amount, amount, status, parent_transaction)"
+)
+
+INDEXES = {
+    "ix_transactions_effective_at": f"({EFFECTIVE_AT})",
+    "ix_transactions_recorded_xid": "(recorded_xid) WHERE recorded_xid IS NOT NULL",
+    "ix_transactions_source_effective_at": f"(source, {EFFECTIVE_AT}) {POSTING}",
+    "ix_transactions_destination_effective_at": f"(destination, {EFFECTIVE_AT}) {POSTING}",
+    "ix_transactions_source_recorded_xid": "(source, recorded_xid)",
+    "ix_transactions_destination_recorded_xid": "(destination, recorded_xid)",
+}
 
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         connection = op.get_bind()
-        # Waits for long transactions to end, so no limit; a build that was cut short leaves an invalid index.
+        # Waits for long transactions to end, so it has no limit. A build that was interrupted leaves an invalid index.
         op.execute("SET statement_timeout = 0")
         op.execute("SET lock_timeout = 0")
-        for name, definition in TRANSACTION_INDEXES.items():
+        for name, definition in INDEXES.items():
             valid = connection.scalar(
                 text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"), {"name": f"blnk.{name}"}
             )

@@ -1,4 +1,4 @@
-"""Runs, their activity, snapshots, totals and exceptions; the view people read."""
+"""Runs, their activity, snapshots, totals and exceptions; the view for users."""
 
 from alembic import op
 
@@ -92,7 +92,7 @@ CREATE TABLE ledger_eod.run_exceptions (
 );
 """
 
-# Evidence is frozen: a certified run takes no rows and loses none; rows of an open one can be removed, not changed.
+# Evidence is frozen: a certified run takes and loses no rows. Rows of an open run can be removed, but not changed.
 TRIGGERS = """
 CREATE FUNCTION ledger_eod.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -149,8 +149,8 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON ledger_eod.{table}
 FOR EACH STATEMENT EXECUTE FUNCTION ledger_eod.refuse_change();
 """
 
-# A function's text is not tracked as a dependency, a view's is: the application's own migrations stay free to alter
-# its columns. PostgreSQL inlines the function, so conditions on the view reach the tables.
+# A view on the application's tables would prevent its migrations from altering their columns; PostgreSQL does not track
+# what a function's text depends on. It inlines the function, so conditions on the view reach the tables.
 VIEW = """
 CREATE FUNCTION ledger_eod.read_daily_balances() RETURNS TABLE (
     balance_id text, ledger_id text, indicator text, identity_id text, currency text, business_date date,

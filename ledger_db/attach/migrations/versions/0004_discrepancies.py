@@ -116,7 +116,7 @@ CREATE UNIQUE INDEX uq_discrepancies_open ON ledger_eod.discrepancies (
 CREATE INDEX ix_discrepancies_balance_key ON ledger_eod.discrepancies (balance_key) WHERE closed_at IS NULL;
 """
 
-# What was found stays as it was found: a discrepancy is only seen again, and closed, once.
+# A discrepancy is evidence: it can only be marked as seen again, and be closed once.
 TRIGGERS = """
 CREATE FUNCTION ledger_eod.refuse_discrepancy_edit() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

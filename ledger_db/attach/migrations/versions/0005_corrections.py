@@ -1,7 +1,7 @@
-"""Reconstructions, what they came to, who approved them, and the corrections they made.
+"""Reconstructions, their results, who approved them, and the corrections they made.
 
-The declared opening balances learn at which cut of which cluster they were declared (those that are there: of none, so
-that they cover no transaction that cannot be told exactly), and a discrepancy by which correction it closed.
+Declared opening balances get the cut and the cluster they were declared at. Existing ones get no cluster, so that they
+cover no transaction without an exact amount. A discrepancy gets the correction that closed it.
 """
 
 from alembic import op
@@ -119,7 +119,7 @@ ALTER TABLE ledger_eod.opening_balances ADD COLUMN system_identifier text NOT NU
 ALTER TABLE ledger_eod.discrepancies ADD COLUMN closed_correction_id bigint;
 """
 
-# Approvals and corrections are only ever added. A reconstruction moves on until it has ended; its results with it.
+# Approvals and corrections are only added. A reconstruction and its results can change until it has ended.
 TRIGGERS = """
 CREATE FUNCTION ledger_eod.refuse_reconstruction_edit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -171,8 +171,8 @@ FOR EACH ROW EXECUTE FUNCTION ledger_eod.refuse_change();
 
 KEPT = ("approvals", "reconstructions", "reconstruction_results", "corrections")
 
-# Snapshots are sums of postings and stay as they are; one that was taken while the stored row said something else is
-# marked with the correction that brought the row back.
+# Snapshots are sums of postings and do not change. A snapshot that was taken while the stored row differed is marked
+# with the correction that corrected the row.
 VIEW = """
 DROP VIEW ledger_eod.daily_balances;
 DROP FUNCTION ledger_eod.read_daily_balances();
