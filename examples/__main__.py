@@ -1,4 +1,7 @@
-"""Run every example and write its output beside it: ``python -m examples``. A change to an output is a change to review."""
+"""Run every example and write its output beside it: ``python -m examples``.
+
+A change to an output is a change to review.
+"""
 
 from __future__ import annotations
 

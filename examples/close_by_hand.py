@@ -1,5 +1,5 @@
-"""A close, step by step: what each step reads and writes, what it leaves out, what a second call does, what the database
-refuses afterwards, and how an open run is given up. Output: ``close_by_hand.out``.
+"""A close, step by step: what each step writes, what it leaves out, what a second call does, what the database refuses
+afterwards, and how an open run is given up. Output: ``close_by_hand.out``.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def main(engine: Engine) -> None:
     with engine.connect() as connection:
         for row in connection.execute(text(SNAPSHOTS)):
             show(f"  {row[0]:<14} " + " ".join(f"{amount:>12,}" for amount in row[1:]))
-    for refused in (f"UPDATE ledger_eod.runs SET checksum = '' WHERE run_id = {run.run_id}",
-                    "DELETE FROM ledger_eod.balance_snapshots"):  # fmt: skip
+    for refused in ("UPDATE ledger_eod.runs SET checksum = ''", "DELETE FROM ledger_eod.balance_snapshots"):
         try:
             with engine.begin() as connection:
                 connection.execute(text(refused))

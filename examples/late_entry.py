@@ -41,7 +41,9 @@ def main(engine: Engine) -> None:
     command_line(engine, "balance-at", "bln_ada", "--at", "2026-01-30")
     show()
     _close(engine, date(2026, 2, 1))
-    show("\nthe same two questions after that close, with the same answers, the second one summed from the first posting")
+    show(
+        "\nthe same two questions after that close, with the same answers, the second one summed from the first posting"
+    )
     command_line(engine, "balance-at", "bln_ada", "--at", "2026-01-30", "--known-at", "2026-01-30")
     command_line(engine, "balance-at", "bln_ada", "--at", "2026-01-30", "--from-source")
     show("\nbalances as stored")

@@ -1,6 +1,6 @@
 """The jobs as plain sequences of ``ledger_db`` calls, each step in a database transaction of its own.
 
-To be replaced by ``close.driver``, ``verification.driver`` and ``correction.driver``: same names, same order.
+To be replaced by the drivers of ``ledger_db``, which run the same sequences.
 """
 
 from __future__ import annotations

@@ -41,7 +41,9 @@ def test_prints_the_same_from_a_shell_and_a_second_time(server_url: URL) -> None
     environment = os.environ | {"LEDGER_DATA_FOLDER": os.environ[SERVER_FOLDER_VARIABLE], "PYTHONUTF8": "1"}
     for _ in range(2):
         program = [sys.executable, "-m", "examples.close_by_hand"]
-        answer = subprocess.run(program, env=environment, cwd=PROJECT, capture_output=True, encoding="utf-8", check=True)
+        answer = subprocess.run(
+            program, env=environment, cwd=PROJECT, capture_output=True, encoding="utf-8", check=True
+        )
 
         assert answer.stdout == committed("close_by_hand")
 
@@ -57,7 +59,9 @@ def sessions() -> list[tuple[str, str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "name", "lines"), sessions(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("page", "name", "lines"), sessions(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_pages_show_what_is_printed(page: str, name: str, lines: list[str]) -> None:
     """Line by line and in order; a line with ``…`` alone stands for lines that are left out."""
     printed = committed(name).splitlines()
