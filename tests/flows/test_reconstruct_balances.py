@@ -22,7 +22,7 @@ from flows.reconstruct_balances import reconstruct_balances
 from ledger_db.correction import corrections
 from ledger_db.settings import get_settings
 from tasks import correction as correcting
-from tasks.correction import Reconstructed
+from tasks.correction import ReconstructionReport
 from tests.testing.books import Books
 from tests.testing.flow_runs import Heard, artifact, listening, name_of
 from tests.testing.reconstructions import approve, begin, correct, log, propose, tamper
@@ -126,7 +126,7 @@ def test_report_says_what_was_and_what_is_and_changes_nothing(drifted: Books, he
 def test_discrepancies_are_what_is_reconstructed_when_they_are_selected(drifted: Books) -> None:
     verify(drifted, "since-close")
     result = reconstruct(select="discrepancies").result()
-    assert isinstance(result, Reconstructed)
+    assert isinstance(result, ReconstructionReport)
     assert {each.balance_id for each in result.results} == {"bln_w3", "bln_w7"}
 
 
