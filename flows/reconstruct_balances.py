@@ -47,9 +47,9 @@ def reconstruct_balances(
     reason: str = "",
     proposed_by: str = "",
 ) -> ReconstructionReport | State[Any]:
-    """Reconstruct balances: say what was and what is, and in mode apply correct the stored rows.
+    """Reconstruct balances: report what was and what is, and in mode apply correct the stored rows.
 
-    Corrections above the configured limits, or without a known cause, wait for somebody else's approval: the run is
+    Corrections above the configured limits, or without a known cause, wait for another user's approval: the run is
     then suspended, and its Resume form asks for the decision.
 
     Args:
