@@ -15,9 +15,9 @@ FIRST_DATE = date(2026, 1, 1)
 WORKER = """
 import resource, sys
 from datetime import date
-from flows.snapshot_balances import Snapshotted, snapshot_balances
+from flows.snapshot_balances import CloseResult, snapshot_balances
 result = snapshot_balances(date.fromisoformat(sys.argv[1]), "close", 1000)
-assert isinstance(result, Snapshotted), result
+assert isinstance(result, CloseResult), result
 print("peak_kib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

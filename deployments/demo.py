@@ -57,7 +57,7 @@ def demo() -> None:
         with orchestrator(local=True), showing_progress(status.update) as timings:
             from prefect import tags
 
-            from flows.end_of_day import EndOfDay, end_of_day
+            from flows.end_of_day import EndOfDayResult, end_of_day
 
             for stage, (load_until, close_until) in enumerate(
                 ((closed_first + timedelta(days=1), closed_first), (spec.end_date, None)), start=1
@@ -66,7 +66,7 @@ def demo() -> None:
                 _load(engine, spec, until=load_until, stage=stage, console=console)
                 with tags(DATABASE):
                     result = completed(end_of_day(since=first_date, until=close_until, return_state=True))
-                assert isinstance(result, EndOfDay)  # noqa: S101 - a fresh ledger has dates to close
+                assert isinstance(result, EndOfDayResult)  # noqa: S101 - a fresh ledger has dates to close
                 certificates += result.certificates
             _show_runs(console, certificates, timings)
             _show_late_entry(console, engine, certificates)

@@ -30,10 +30,10 @@ def end_of_day_now(*, since: date | None, until: date | None = None, batch_size:
         RunAtWork: another process is at it.
     """
     with _flow_run(verbose=verbose):
-        from flows.end_of_day import EndOfDay, end_of_day
+        from flows.end_of_day import EndOfDayResult, end_of_day
 
         result = completed(end_of_day(since=since, until=until, batch_size=batch_size, return_state=True))
-    if isinstance(result, EndOfDay):
+    if isinstance(result, EndOfDayResult):
         _show(result.certificates)
         if result.verified is not None:
             display.out().print(result.verified.summary)
@@ -51,12 +51,12 @@ def snapshot_now(
         RunAtWork: another process is at it.
     """
     with _flow_run(verbose=verbose):
-        from flows.snapshot_balances import Snapshotted, snapshot_balances
+        from flows.snapshot_balances import CloseResult, snapshot_balances
         from ledger_db.settings import get_settings
 
         size = batch_size or get_settings().batch_size
         result = completed(snapshot_balances(business_date, kind, size, return_state=True))
-    if isinstance(result, Snapshotted):
+    if isinstance(result, CloseResult):
         _show([result.certificate])
     else:
         display.out().print(result)
@@ -96,7 +96,7 @@ def reconstruct_now(
     proposed_by: str,
     verbose: bool,
 ) -> Any:
-    """Reconstruct balances and return what came of it: a ``Reconstructed``.
+    """Reconstruct balances and return what came of it: a ``ReconstructionReport``.
 
     Raises:
         ApprovalNeeded: it would correct something that must be approved first; nothing was corrected.
@@ -116,7 +116,7 @@ def reconstruct_now(
 
 
 class ApprovalNeeded(Exception):
-    """A proposal that somebody else must approve; ``report`` is the proposal, a ``Reconstructed``."""
+    """A proposal that somebody else must approve; ``report`` is the proposal, a ``ReconstructionReport``."""
 
     def __init__(self, report: Any) -> None:
         super().__init__("; ".join(report.reconstruction.approval_reasons or []))

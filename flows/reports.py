@@ -1,4 +1,4 @@
-"""Artifacts and events: views of the evidence for people. The evidence itself is in the ledger's database."""
+"""Tables and texts for readers of the Prefect UI. The evidence itself is in the ledger's database."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import re
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
 
 from ledger_db.close.activity import LateAmounts
-from ledger_db.close.runs import Run
 from ledger_db.core.amounts import AMOUNT_COLUMNS, plain
 from ledger_db.correction.proposals import gross_by_currency
 from ledger_db.correction.recalculation import Result
-from ledger_db.verification.sweeps import Verification
 from tasks.close import Certificate
-from tasks.correction import Reconstructed
-from tasks.verification import Report
+from tasks.correction import ReconstructionReport
+from tasks.verification import VerificationReport
 
 TABLE_ROWS = 200
 FORM_ROWS = 20
@@ -29,7 +26,7 @@ def artifact_key(*parts: object) -> str:
 
 
 def report_totals(certificate: Certificate) -> None:
-    """A table of what a certified run adds up to, by currency; amounts in minor units, as text."""
+    """A table of a certified run's totals by currency, and one of its exceptions, if any. Minor units, as text."""
     run = certificate.run
     create_table_artifact(
         key=artifact_key("totals", run.kind, run.business_date),
@@ -77,7 +74,7 @@ def _counted(causes: dict[str, int]) -> str:
 
 
 def report_late_arrivals(certificates: list[Certificate], key: str) -> None:
-    """A table of what arrived after its day was closed, worst first and capped, with totals for all of it."""
+    """A table of postings that arrived after their day was closed: totals of all, then the largest effects, capped."""
     totals: list[dict[str, Any]] = [
         {
             "closed": str(certificate.run.business_date),
@@ -122,13 +119,13 @@ def _late_amounts(late: LateAmounts) -> dict[str, Any]:
 
 
 def _even(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows that all have every column: the page shows those of the first row."""
+    """The rows, each with every column: the UI shows only the columns of the first row."""
     columns = list(dict.fromkeys(column for row in reversed(rows) for column in row))
     return [{column: row.get(column, "") for column in columns} for row in rows]
 
 
-def report_discrepancies(report: Report) -> None:
-    """A table of what a verification saw, totals by cause first, then the worst, capped; amounts as text."""
+def report_discrepancies(report: VerificationReport) -> None:
+    """A table of a verification's discrepancies: totals by cause, then the largest, capped. Minor units, as text."""
     verification = report.verification
     totals: list[dict[str, Any]] = [
         {
@@ -162,8 +159,8 @@ def report_discrepancies(report: Report) -> None:
     )
 
 
-def report_reconstruction(report: Reconstructed) -> None:
-    """A table of what was and what is: totals by currency first, then the largest differences, capped; as text."""
+def report_reconstruction(report: ReconstructionReport) -> None:
+    """A table of stored and recalculated figures: totals by currency, then the largest differences, capped; as text."""
     reconstruction = report.reconstruction
     totals: list[dict[str, Any]] = [
         {
@@ -202,12 +199,12 @@ def report_reconstruction(report: Reconstructed) -> None:
     )
 
 
-def _differing(report: Reconstructed) -> list[Result]:
+def _differing(report: ReconstructionReport) -> list[Result]:
     return [result for result in report.results if result.verdict in ("correct", "corrected")]
 
 
-def proposal_markdown(report: Reconstructed, *, refused: str = "") -> str:
-    """What somebody is to decide about, as the form shows it."""
+def proposal_markdown(report: ReconstructionReport, *, refused: str = "") -> str:
+    """The figures that a user decides about, as the form shows them. ``refused``: why the last decision was."""
     proposal, proposed = report.reconstruction, report.proposed
     gross = ", ".join(f"**{plain(amount)} {currency}**" for currency, amount in gross_by_currency(proposed).items())
     lines = [f"**The last decision did not count:** {_quoted(refused)}", ""] if refused else []
@@ -234,7 +231,7 @@ def proposal_markdown(report: Reconstructed, *, refused: str = "") -> str:
 
 
 def _changes(result: Result) -> str:
-    """Each amount that a correction would change, as it was and is; the form is too narrow for a table."""
+    """Each amount that a correction would change, before and after; the form is too narrow for a table."""
     return ", ".join(
         f"{name.removesuffix('_balance').replace('_', ' ')} **{plain(was)} → {plain(now)}**"
         for name, was, now in zip(AMOUNT_COLUMNS, result.previous, result.recalculated, strict=True)
@@ -243,70 +240,5 @@ def _changes(result: Result) -> str:
 
 
 def _quoted(words: str) -> str:
-    """Somebody's words on one line, none of them taken for markup."""
+    """A user's text on one line, with its markup escaped."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(words.split()))
-
-
-def announce_reconstruction(report: Reconstructed, outcome: str) -> None:
-    """One event per reconstruction and outcome, for automations."""
-    reconstruction = report.reconstruction
-    emit_event(
-        event=f"ledger-eod.reconstruction.{outcome}",
-        resource={
-            "prefect.resource.id": f"ledger-eod.reconstruction.{reconstruction.reconstruction_id}",
-            "prefect.resource.name": reconstruction.name,
-        },
-        payload={
-            "mode": reconstruction.mode,
-            "selection": reconstruction.selection,
-            "figures_hash": reconstruction.figures_hash,
-            "balance_count": len(report.results),
-            "proposed_count": len(report.proposed),
-            "corrected_count": len(report.corrections),
-        },
-    )
-
-
-def announce_verification(verification: Verification, **payload: Any) -> None:
-    """One event per verification, for automations: found or clean."""
-    emit_event(
-        event=f"ledger-eod.verification.{'found' if verification.finding_count else 'clean'}",
-        resource={
-            "prefect.resource.id": f"ledger-eod.verification.{verification.verification_id}",
-            "prefect.resource.name": verification.name,
-            "ledger-eod.scope": verification.scope,  # an automation can choose by a label, not by the payload
-        },
-        payload={
-            "scope": verification.scope,
-            "balance_count": verification.balance_count,
-            "finding_count": verification.finding_count,
-            "opened_count": verification.opened_count,
-            "closed_count": verification.closed_count,
-            "explained_percent": verification.explained_percent,
-            **payload,
-        },
-    )
-
-
-def announce_nothing_to_close(**payload: Any) -> None:
-    """The event of an end of day that found every date closed: it ran, too."""
-    emit_event(
-        event="ledger-eod.end-of-day.completed",
-        resource={"prefect.resource.id": "ledger-eod.end-of-day", "prefect.resource.name": "nothing to close"},
-        payload={"late_postings": 0, "dates": [], **payload},
-    )
-
-
-def announce(event: str, run: Run, **payload: Any) -> None:
-    """One event per run, for automations."""
-    emit_event(
-        event=f"ledger-eod.{event}",
-        resource={"prefect.resource.id": f"ledger-eod.run.{run.run_id}", "prefect.resource.name": run.name},
-        payload={
-            "business_date": str(run.business_date),
-            "kind": run.kind,
-            "checksum": run.checksum,
-            "snapshot_count": run.snapshot_count,
-            **payload,
-        },
-    )

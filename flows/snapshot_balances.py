@@ -6,37 +6,33 @@ only what is missing.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from prefect import flow, get_run_logger, runtime
+from prefect import flow, runtime
 from prefect.client.schemas.objects import State
-from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
-from sqlalchemy.exc import DBAPIError
 
-from flows import reports
-from flows.parts import batches, outcomes
-from flows.parts.batches import milliseconds_since, timed
+from flows import events, reports
+from flows.parts import outcomes
+from flows.parts.batches import map_batches
 from flows.parts.clock import as_of, dated_name
+from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
+from flows.parts.progress import Job
 from ledger_db.close.runs import Run
-from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
+from ledger_db.errors import BatchFailed, RunAtWork, first_line
 from tasks import close as closing
-from tasks.logs import job_line
+from tasks.close import Certificate
 
-OPERATION = "balance_snapshots"
-PLAN_ROUNDS = 3  # a balance made while the cut was taken may commit behind a plan: the next one has it
-FAILURES_NAMED = 5
+PLAN_ROUNDS = 3  # a balance created while the cut was taken may commit after a plan: the next round has it
+REASONS_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Snapshotted:
-    """A certified run and how it was got: rows this flow run wrote, in what time, and how that was spent."""
+class CloseResult:
+    """A certified run, how many rows this flow run wrote, and the time it took in all and by phase."""
 
-    certificate: closing.Certificate
+    certificate: Certificate
     written: int
     duration_ms: int
     phases_ms: dict[str, int]
@@ -52,115 +48,100 @@ def _dated(kind: str, business_date: date | None) -> str:
     return dated_name(name, business_date, in_progress=kind == "interim")
 
 
-@flow(
-    name="snapshot-balances",
-    flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=batches.workers()),  # type: ignore[arg-type]
-    retries=0,
-    persist_result=False,
-)
+@flow(name="snapshot-balances", flow_run_name=_run_name, **UNRETRIED_FLOW)
 def snapshot_balances(
     business_date: date | None = None,
     kind: Literal["close", "interim"] = "close",
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000,
-) -> Snapshotted | State[Any]:
+    batch_size: BatchSize = None,
+) -> CloseResult | State[Any]:
     """Write one snapshot per balance for a business date and certify them.
 
     Args:
         business_date: The day to snapshot. Empty: the next day in turn (close) or today (interim).
         kind: close is the official end of day, once per day and in order; interim is "as of now", any time.
-        batch_size: How many balances one database transaction writes, from 1 to 1,000,000.
+        batch_size: How many balances one database transaction writes, from 1 to 1,000,000. Empty: LEDGER_BATCH_SIZE.
     """
-    started = time.monotonic()
-    facts: dict[str, Any] = {
-        "operation": OPERATION, "batch_size": batch_size, "kind": kind, "business_date": business_date,
-    }  # fmt: skip
+    job = Job(
+        "balance snapshots",
+        {"operation": "balance_snapshots", "batch_size": batch_size, "kind": kind, "business_date": business_date},
+    )
     try:
+        batch_size = batch_size_or_setting(batch_size)
+        job = job.about(batch_size=batch_size)
         run = closing.open_run(kind, business_date, as_of())
         if run is None:
             return outcomes.nothing_to_do("every balance has its interim snapshot of this date already")
-        facts |= {"run_id": run.run_id, "business_date": run.business_date}
+        job = job.about(run_id=run.run_id, business_date=run.business_date)
         if business_date is None:
-            outcomes.name_run(_dated(kind, run.business_date))
-        with closing.held(run.run_id) as mine:
-            if not mine:
-                return outcomes.at_work(f"another process is at work on {run.name}")
-            return _complete(closing.reload_run(run.run_id), facts, started)
+            outcomes.rename_run(_dated(kind, run.business_date))
+        with closing.hold_run(run):
+            run = closing.reload_run(run.run_id)
+            if run.certified:
+                return outcomes.nothing_to_do(
+                    f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
+                )
+            return _write_and_certify(run, batch_size, job)
+    except RunAtWork as busy:
+        return outcomes.at_work(str(busy))
     except Exception as error:
-        failure = job_line(
-            "balance snapshots failed",
-            **facts,
-            status="failed",
-            total_snapshots=error.written if isinstance(error, BatchFailed) else 0,
-            error=first_line(error),
-            duration_ms=milliseconds_since(started),
-        )
-        get_run_logger().error(failure)
-        if is_transient(error) or not isinstance(error, LedgerError | DBAPIError):
-            raise
-        return outcomes.failed_for_good(first_line(error))
+        written = error.written if isinstance(error, BatchFailed) else 0
+        job.failed(total_snapshots=written, error=first_line(error), duration_ms=job.duration_ms)
+        return outcomes.stopped_by(error)
 
 
-def _complete(run: Run, facts: dict[str, Any], started: float) -> Snapshotted | State[Any]:
-    logger = get_run_logger()
-    if run.certified:
-        return outcomes.nothing_to_do(
-            f"{run.name} is certified already: {run.snapshot_count} snapshots, {run.checksum}"
-        )
-    logger.info(job_line("balance snapshots started", **facts, status="started"))
-    written = 0
-    phases_ms: dict[str, int] = {}
-    with timed(phases_ms, "collect"):
+def _write_and_certify(run: Run, batch_size: int, job: Job) -> CloseResult:
+    job.started()
+    with job.phase("collect"):
         closing.collect_activity(run.run_id)
+    written = _write(run, batch_size, job)
+    with job.phase("certify"):
+        certificate = closing.certify_run(run.run_id)
+    result = CloseResult(certificate, written, job.duration_ms, job.phases_ms)
+    _report(result, job)
+    return result
+
+
+def _write(run: Run, batch_size: int, job: Job) -> int:
+    """Write what is missing, on the workers; fail when a batch did. Certification proves that nothing is missing."""
+    written = 0
     for _ in range(PLAN_ROUNDS):
-        with timed(phases_ms, "plan"):
-            ranges = closing.plan_batches(run.run_id, facts["batch_size"])
+        with job.phase("plan"):
+            ranges = closing.plan_batches(run.run_id, batch_size)
         if not ranges:
             break
-        with timed(phases_ms, "write"):
-            written += _write(run, ranges)
-    with timed(phases_ms, "certify"):
-        certificate = closing.certify_run(run.run_id)
-    duration_ms = milliseconds_since(started)
-    logger.info(
-        job_line(
-            "balance snapshots completed",
-            **facts,
-            status="completed",
-            total_snapshots=certificate.run.snapshot_count,
-            written=written,
-            duration_ms=duration_ms,
-            snapshots_per_second=round(written / max(duration_ms / 1000, 0.001)),
-            phases_ms=phases_ms,
-            exceptions=certificate.exception_counts,
-            late_postings=sum(late.posting_count for late in certificate.late_totals),
-            checksum=certificate.run.checksum,
-        )
+        with job.phase("write"):
+            balance_count = sum(keys.balance_count for keys in ranges)
+            mapped = map_batches(
+                closing.write_snapshots, run.run_id, ranges,
+                progress_key=reports.artifact_key("progress", run.kind, run.business_date),
+                description=f"{run.name}: {balance_count} snapshots in {len(ranges)} batches",
+            )  # fmt: skip
+            written_now = sum(mapped.results)
+            mapped.require_all(
+                "the others' snapshots are kept; run it again to write the missing ones",
+                written=written_now, reasons=REASONS_NAMED,
+            )  # fmt: skip
+            written += written_now
+    return written
+
+
+def _report(result: CloseResult, job: Job) -> None:
+    """One log line, the tables, one event."""
+    certificate, run = result.certificate, result.certificate.run
+    job.completed(
+        total_snapshots=run.snapshot_count,
+        written=result.written,
+        duration_ms=result.duration_ms,
+        snapshots_per_second=round(result.written / max(result.duration_ms / 1000, 0.001)),
+        phases_ms=result.phases_ms,
+        exceptions=certificate.exception_counts,
+        late_postings=sum(late.posting_count for late in certificate.late_totals),
+        checksum=run.checksum,
     )
     reports.report_totals(certificate)
     if certificate.late_totals:
         reports.report_late_arrivals([certificate], reports.artifact_key("late-arrivals", run.kind, run.business_date))
-    reports.announce(
-        "run.certified", certificate.run, written=written, duration_ms=duration_ms,
+    events.announce_run(
+        "run.certified", run, written=result.written, duration_ms=result.duration_ms,
         exceptions=certificate.exception_counts,
     )  # fmt: skip
-    return Snapshotted(certificate, written, duration_ms, phases_ms)
-
-
-def _write(run: Run, ranges: list[KeyRange]) -> int:
-    """Write the ranges on the workers, and fail on purpose when one of them did."""
-    total = sum(keys.balance_count for keys in ranges)
-    written, failures = batches.map_ranges(
-        closing.write_snapshots, run.run_id, ranges,
-        progress_key=reports.artifact_key("progress", run.kind, run.business_date),
-        description=f"{run.name}: {total} snapshots in {len(ranges)} batches",
-    )  # fmt: skip
-    if failures:
-        reasons = "; ".join(first_line(failure) for failure in failures[:FAILURES_NAMED])
-        raise BatchFailed(
-            f"{len(failures)} of {len(written) + len(failures)} tasks failed, the others' snapshots are kept; run it "
-            f"again to write the missing ones. {reasons}",
-            transient=all(is_transient(failure) for failure in failures),
-            written=sum(written),
-        )
-    return sum(written)

@@ -1,4 +1,4 @@
-"""Compare every stored balance with what proves it, and say of each difference what it comes from.
+"""Compare every stored balance with what proves it, and determine the cause of each difference.
 
 Reads the ledger and writes findings only. Safe to run again, twice at once, and to kill anywhere: a new call is a new
 verification, and a difference that was found before is the same discrepancy.
@@ -6,48 +6,44 @@ verification, and a difference that was found before is the same discrepancy.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import Field
-from sqlalchemy.exc import DBAPIError
 
-from flows import reports
-from flows.parts import batches, outcomes
-from flows.parts.batches import milliseconds_since, timed
+from flows import events, reports
+from flows.parts import outcomes
+from flows.parts.batches import Mapped, map_batches
 from flows.parts.clock import dated_name
-from ledger_db.errors import BatchFailed, LedgerError, first_line, is_transient
+from flows.parts.hints import with_hint
+from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
+from flows.parts.progress import Job
+from ledger_db.errors import Hint, RunAtWork, first_line
 from ledger_db.verification.sweeps import Tally, Verification
 from tasks import verification as verifying
-from tasks.logs import job_line
-from tasks.verification import Report, Verdict
-
-OPERATION = "verify_balances"
+from tasks.verification import PartialVerification, VerificationReport
 
 
 @dataclass(frozen=True)
-class Verified:
-    """A finished verification and how it was got."""
+class VerificationOutcome:
+    """The report of a finished verification, and the time it took in all and by phase."""
 
-    report: Report
+    report: VerificationReport
     duration_ms: int
     phases_ms: dict[str, int]
 
     @property
     def summary(self) -> str:
-        """The verdict in one line."""
+        """The outcome in one line."""
         verification = self.report.verification
         if not verification.finding_count:
             return f"{verification.name}: nothing found"
         causes = {total.cause for total in self.report.totals}
         return (
             f"{verification.name}: {verification.finding_count} discrepancies, {verification.opened_count} of them new "
-            f"({', '.join(sorted(causes))}); ledger-eod discrepancies lists them"
+            f"({', '.join(sorted(causes))})"
         )
 
 
@@ -55,20 +51,14 @@ def _run_name() -> str:
     return dated_name(f"verify-balances-{runtime.flow_run.parameters.get('scope', 'since-close')}", None)
 
 
-@flow(
-    name="verify-balances",
-    flow_run_name=_run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=batches.workers()),  # type: ignore[arg-type]
-    retries=0,
-    persist_result=False,
-)
+@flow(name="verify-balances", flow_run_name=_run_name, **UNRETRIED_FLOW)
 def verify_balances(
     scope: Literal["since-close", "from-genesis", "checksums"] = "since-close",
     ledger_id: str | None = None,
     currency: str | None = None,
     balance_ids: list[str] | None = None,
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000,
-) -> Verified | State[Any]:
+    batch_size: BatchSize = None,
+) -> VerificationOutcome | State[Any]:
     """Verify stored balances. What is found does not make the run fail; it is what the run is for.
 
     Args:
@@ -76,109 +66,88 @@ def verify_balances(
         ledger_id: Only balances of this ledger. Empty: all.
         currency: Only balances of this currency. Empty: all.
         balance_ids: Only these balances. Empty: all.
-        batch_size: How many balances are compared at one instant, from 1 to 1,000,000.
+        batch_size: How many balances are compared at one instant, from 1 to 1,000,000. Empty: LEDGER_BATCH_SIZE.
     """
-    started = time.monotonic()
+    job = Job("verification", {"operation": "verify_balances"})
     try:
-        with verifying.held(scope) as mine:
-            if not mine:
-                return outcomes.at_work(f"another process is at work on a {scope} verification")
+        batch_size = batch_size_or_setting(batch_size)
+        with verifying.hold_scope(scope):
             verification = verifying.open_verification(scope, ledger_id or None, currency or None, balance_ids or None)
-            return _verify(verification, batch_size, started)
-    except (LedgerError, DBAPIError) as error:
-        if is_transient(error):
-            raise
-        return outcomes.failed_for_good(first_line(error))
-
-
-def _verify(verification: Verification, batch_size: int, started: float) -> Verified | State[Any]:
-    logger = get_run_logger()
-    facts = {
-        "operation": OPERATION, "verification_id": verification.verification_id, "scope": verification.scope,
-        "batch_size": batch_size,
-    }  # fmt: skip
-    logger.info(job_line("verification started", **facts, status="started"))
-    phases_ms: dict[str, int] = {}
-    try:
-        checked, verdicts, failures = _judge(verification, batch_size, phases_ms)
-        with timed(phases_ms, "report"):
-            tally = verifying.total(verdicts, checked, failed=len(failures))
-            report = verifying.end_verification(verification.verification_id, tally)
-        _require_all(verdicts, failures)
+            job = job.about(verification_id=verification.verification_id, scope=scope, batch_size=batch_size)
+            outcome = _verify(verification, batch_size, job)
+    except RunAtWork as busy:
+        return outcomes.at_work(str(busy))
     except Exception as error:
-        logger.error(
-            job_line(
-                "verification failed", **facts, status="failed", error=first_line(error),
-                duration_ms=milliseconds_since(started),
-            )
-        )  # fmt: skip
+        return outcomes.stopped_by(error)
+    if outcome.report.verification.finding_count:
+        return Completed(message=with_hint(outcome.summary, Hint.list_discrepancies), data=outcome)
+    return outcome
+
+
+def _verify(verification: Verification, batch_size: int, job: Job) -> VerificationOutcome:
+    job.started()
+    try:
+        checked, mapped = _compare(verification, batch_size, job)
+        with job.phase("report"):
+            tally = verifying.total(mapped.results, checked, failed=len(mapped.failures))
+            report = verifying.end_verification(verification.verification_id, tally)
+        mapped.require_all("the others' findings are kept and nothing is closed; run it again")
+    except Exception as error:
+        job.failed(error=first_line(error), duration_ms=job.duration_ms)
         raise
-    verified = Verified(report, milliseconds_since(started), phases_ms)
-    unchecked = sum(verdict.unchecked_closes for verdict in verdicts)
+    outcome = VerificationOutcome(report, job.duration_ms, job.phases_ms)
+    unchecked = sum(part.unchecked_closes for part in mapped.results)
     if unchecked:
-        logger.warning("%s closes were made before checksums were stored: only their snapshots were checked", unchecked)
-    _tell(verified, facts)
-    if report.verification.finding_count:
-        return Completed(message=verified.summary, data=verified)
-    return verified
-
-
-def _require_all(verdicts: list[Verdict], failures: list[BaseException]) -> None:
-    """Fail on purpose when a task ended without a verdict."""
-    if failures:
-        raise BatchFailed(
-            f"{len(failures)} of {len(verdicts) + len(failures)} tasks failed, the others' findings are kept and "
-            f"nothing is closed; run it again. {failures[0]}",
-            transient=all(is_transient(failure) for failure in failures),
+        get_run_logger().warning(
+            "%s closes were made before checksums were stored: only their snapshots were checked", unchecked
         )
+    _report(outcome, job)
+    return outcome
 
 
-def _judge(
-    verification: Verification, batch_size: int, phases_ms: dict[str, int]
-) -> tuple[Tally, list[Verdict], list[BaseException]]:
-    """Every verdict of a verification, and what the tasks without one failed with."""
+def _compare(verification: Verification, batch_size: int, job: Job) -> tuple[Tally, Mapped[PartialVerification]]:
+    """The tally of the transactions, and the results of all batches."""
     verification_id = verification.verification_id
     progress_key = reports.artifact_key("progress", "verify", verification.scope)
     if verification.scope == "checksums":
         closes = verifying.find_closes_to_check()
-        with timed(phases_ms, "compare"):
-            verdicts, failures = batches.map_ranges(
+        with job.phase("compare"):
+            return Tally(), map_batches(
                 verifying.check_closes, verification_id, closes,
                 progress_key=progress_key, description=f"{verification.name}: {len(closes)} closes",
             )  # fmt: skip
-        return Tally(), verdicts, failures
-    checking = verifying.check_transactions.submit(verification_id)  # needs the cut only: goes on beside the others
-    with timed(phases_ms, "collect"):
+    checking = verifying.check_transactions.submit(verification_id)  # needs the cut only: it runs beside the others
+    with job.phase("collect"):
         verifying.collect_postings(verification_id)
     ranges = verifying.plan_ranges(verification_id, batch_size)
     if not ranges:
-        return checking.result(), [], []
-    with timed(phases_ms, "compare"):
-        verdicts, failures = batches.map_ranges(
+        return checking.result(), Mapped([], [])
+    balance_count = sum(keys.balance_count for keys in ranges)
+    with job.phase("compare"):
+        mapped = map_batches(
             verifying.verify_ranges, verification_id, ranges, progress_key=progress_key,
-            description=f"{verification.name}: {sum(keys.balance_count for keys in ranges)} balances in "
-            f"{len(ranges)} batches",
+            description=f"{verification.name}: {balance_count} balances in {len(ranges)} batches",
         )  # fmt: skip
-    with timed(phases_ms, "transactions"):
-        checked = checking.result()
-    return checked, verdicts, failures
+    with job.phase("transactions"):
+        return checking.result(), mapped
 
 
-def _tell(verified: Verified, facts: dict[str, Any]) -> None:
-    """One summary line, one table, one event."""
-    verification = verified.report.verification
+def _report(outcome: VerificationOutcome, job: Job) -> None:
+    """One log line, one table, one event."""
+    verification = outcome.report.verification
     causes = {
-        cause: sum(total.discrepancy_count for total in verified.report.totals if total.cause == cause)
-        for cause in sorted({total.cause for total in verified.report.totals})
+        cause: sum(total.discrepancy_count for total in outcome.report.totals if total.cause == cause)
+        for cause in sorted({total.cause for total in outcome.report.totals})
     }
-    get_run_logger().info(
-        job_line(
-            "verification completed", **facts, status="completed",
-            total_balances=verification.balance_count, findings=verification.finding_count,
-            opened=verification.opened_count, closed=verification.closed_count, causes=causes,
-            explained_percent=verification.explained_percent, duration_ms=verified.duration_ms,
-            phases_ms=verified.phases_ms,
-        )
-    )  # fmt: skip
-    reports.report_discrepancies(verified.report)
-    reports.announce_verification(verification, causes=causes, duration_ms=verified.duration_ms)
+    job.completed(
+        total_balances=verification.balance_count,
+        findings=verification.finding_count,
+        opened=verification.opened_count,
+        closed=verification.closed_count,
+        causes=causes,
+        explained_percent=verification.explained_percent,
+        duration_ms=outcome.duration_ms,
+        phases_ms=outcome.phases_ms,
+    )
+    reports.report_discrepancies(outcome.report)
+    events.announce_verification(verification, causes=causes, duration_ms=outcome.duration_ms)

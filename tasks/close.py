@@ -1,9 +1,8 @@
-"""The units of work of a close: each opens a transaction, calls ``ledger_db`` once and returns a small result."""
+"""The units of work of a close. Each is safe to run again: what is written already stays as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -15,9 +14,11 @@ from ledger_db.close.runs import Kind, Run
 from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import BatchFailed, NotCertified, first_line, is_transient
-from ledger_db.server.connections import ledger_engine, transaction
+from ledger_db.errors import NotCertified
+from ledger_db.server.connections import transaction
 from ledger_db.settings import get_settings
+from tasks.each import for_each
+from tasks.holds import held
 from tasks.retries import LEDGER_TASK
 
 
@@ -38,11 +39,13 @@ def calendar() -> BusinessCalendar:
     return get_settings().calendar
 
 
-@contextmanager
-def held(run_id: int) -> Iterator[bool]:
-    """Hold a run while the block lasts; False when another process is at work on it."""
-    with runs.hold_run(ledger_engine(), run_id) as mine:
-        yield mine
+def hold_run(run: Run) -> AbstractContextManager[None]:
+    """Hold a run while the block lasts.
+
+    Raises:
+        RunAtWork: another process is at work on it.
+    """
+    return held(runs.hold_run, run.run_id, run.name)
 
 
 @task(**LEDGER_TASK)
@@ -90,7 +93,7 @@ def collect_activity(run_id: int) -> activity.CollectedActivity:
 
 @task(**LEDGER_TASK)
 def plan_batches(run_id: int, batch_size: int) -> list[KeyRange]:
-    """The key ranges that lack their snapshots; makes sure that the month's partition is there."""
+    """The key ranges that lack their snapshots. Creates the month's partition where it is missing."""
     with transaction() as connection:
         run = runs.find_run(connection, run_id)
         snapshots.ensure_partition(connection, run.business_date)
@@ -106,24 +109,21 @@ def write_snapshots(run_id: int, batches: list[KeyRange]) -> int:
     Raises:
         BatchFailed: names each range that failed and why.
     """
-    written = 0
-    failures: list[str] = []
-    transient = False
-    for batch in batches:
-        try:
-            with transaction() as connection:
-                written += snapshots.write_snapshot_batch(connection, run_id, batch)
-        except Exception as error:
-            failures.append(f"{batch}: {first_line(error)}")
-            transient = transient or is_transient(error)
-    if failures:
-        raise BatchFailed(f"run {run_id} could not write {'; '.join(failures)}", transient=transient, written=written)
-    return written
+
+    def write(batch: KeyRange) -> int:
+        with transaction() as connection:
+            return snapshots.write_snapshot_batch(connection, run_id, batch)
+
+    return sum(for_each(write, batches, failure=f"run {run_id} could not write ", written=int))
 
 
 @task(**LEDGER_TASK)
 def certify_run(run_id: int) -> Certificate:
-    """Prove the run and freeze it; when it does not prove, store why and fail."""
+    """Prove the run's figures and certify it.
+
+    Raises:
+        NotCertified: the figures do not prove; the reason is stored with the run, which stays open.
+    """
     try:
         with transaction() as connection:
             certification.certify_run(connection, run_id)

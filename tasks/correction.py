@@ -1,8 +1,7 @@
-"""The units of work of a reconstruction: each opens a transaction, calls ``ledger_db`` and returns a small result."""
+"""The units of work of a reconstruction. Each is safe to run again: a corrected balance is not corrected twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,17 +12,17 @@ from ledger_db.correction import corrections, proposals, reconstructions
 from ledger_db.correction.corrections import Correction
 from ledger_db.correction.recalculation import Result, examine
 from ledger_db.correction.reconstructions import Mode, Reconstruction, Selection
-from ledger_db.errors import BatchFailed, first_line, is_transient
 from ledger_db.evidence import approvals
 from ledger_db.evidence.approvals import Approval
 from ledger_db.server.connections import one_instant, transaction
 from ledger_db.settings import get_settings
+from tasks.each import for_each
 from tasks.retries import LEDGER_TASK
 
 
 @dataclass(frozen=True)
-class Reconstructed:
-    """A reconstruction as far as it has got: what its balances came to, worst first, and what was corrected."""
+class ReconstructionReport:
+    """A reconstruction so far: the result of each balance, largest difference first, and the corrections made."""
 
     reconstruction: Reconstruction
     results: list[Result]
@@ -31,13 +30,13 @@ class Reconstructed:
 
     @property
     def proposed(self) -> list[Result]:
-        """What is still to be corrected."""
+        """The results that are still to be corrected."""
         return [result for result in self.results if result.verdict == "correct"]
 
 
 @task(**LEDGER_TASK)
 def find_resumable(flow_run_id: str) -> Reconstruction | None:
-    """What this flow run was applying when it was interrupted."""
+    """The reconstruction that this flow run was applying when it was interrupted, or None."""
     with transaction() as connection:
         require_current(connection)
         return proposals.find_resumable(connection, flow_run_id)
@@ -53,7 +52,7 @@ def open_reconstruction(
     proposed_by: str,
     flow_run_id: str,
 ) -> tuple[Reconstruction, list[str]]:
-    """Open a reconstruction and name its balances."""
+    """Open a reconstruction and return it with the ids of its balances."""
     with transaction() as connection:
         chosen = reconstructions.select_balances(connection, selection, balance_ids)
         opened = reconstructions.open_reconstruction(
@@ -64,7 +63,7 @@ def open_reconstruction(
 
 @task(**LEDGER_TASK)
 def recalculate_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
-    """Recalculate some balances, each at one instant of its own, and keep what they came to.
+    """Recalculate some balances, each at one instant of its own, and store the results.
 
     Raises:
         BatchFailed: names each balance that failed and why.
@@ -77,37 +76,37 @@ def recalculate_balances(reconstruction_id: int, balance_ids: list[str]) -> None
         with transaction() as connection:
             reconstructions.store_result(connection, reconstruction_id, result)
 
-    _each(recalculate, balance_ids)
+    for_each(recalculate, balance_ids)
 
 
 @task(**LEDGER_TASK)
-def seal(reconstruction_id: int) -> Reconstructed:
-    """Put what is to be corrected under one hash, and say whether it needs an approval."""
+def seal(reconstruction_id: int) -> ReconstructionReport:
+    """Store one hash of all figures to correct, and the reasons why they need an approval, if any."""
     settings = get_settings()
     with transaction() as connection:
         proposals.seal(
             connection, reconstruction_id, limits=settings.approval_limits, balance_limit=settings.approval_balances
         )
-    return read(reconstruction_id)
+    return read_report(reconstruction_id)
 
 
 @task(**LEDGER_TASK)
 def find_approval(proposal: Reconstruction) -> Approval | None:
-    """An approval of exactly these figures that was given already, for instance from the command line."""
+    """An approval of exactly these figures that exists already, for instance from the command line, or None."""
     with transaction() as connection:
         return proposals.find_approval(connection, proposal, within_hours=get_settings().approval_hours)
 
 
 @task(**LEDGER_TASK)
 def find_others_proposing(proposal: Reconstruction) -> list[str]:
-    """The flow runs that proposed the same figures and may be waiting for their approval."""
+    """The ids of the flow runs that proposed the same figures and may be waiting for their approval."""
     with transaction() as connection:
         return proposals.others_proposing(connection, proposal)
 
 
 @task(**LEDGER_TASK)
 def count_decisions(proposal: Reconstruction) -> int:
-    """How often the form of this flow run was answered about these figures."""
+    """The number of decisions about these figures that came through the form of this flow run."""
     with transaction() as connection:
         return approvals.decision_count(connection, proposal, channel="form")
 
@@ -116,7 +115,7 @@ def count_decisions(proposal: Reconstruction) -> int:
 def decide(
     proposal: Reconstruction, decision: Literal["approved", "rejected"], decided_by: str, remark: str, channel: str
 ) -> Approval:
-    """Keep somebody's decision; a rejected reconstruction ends."""
+    """Store a user's decision. A rejected reconstruction ends."""
     with transaction() as connection:
         approval = approvals.decide(
             connection, proposal, decision=decision, decided_by=decided_by, remark=remark, channel=channel
@@ -128,14 +127,14 @@ def decide(
 
 @task(**LEDGER_TASK)
 def begin_applying(reconstruction_id: int, approval_id: int | None) -> None:
-    """Let the corrections begin, with the approval they need."""
+    """Mark the reconstruction as being applied, under the approval it needs, if any."""
     with transaction() as connection:
         proposals.begin_applying(connection, reconstruction_id, approval_id)
 
 
 @task(**LEDGER_TASK)
 def correct_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
-    """Correct some balances, each in a transaction of its own; what is refused is kept with its reason.
+    """Correct some balances, each in a transaction of its own. A refusal is stored with its reason.
 
     Raises:
         BatchFailed: names each balance that failed and why.
@@ -145,36 +144,22 @@ def correct_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
         with transaction() as connection:
             corrections.correct_balance(connection, reconstruction_id, balance_id)
 
-    _each(correct, balance_ids)
+    for_each(correct, balance_ids)
 
 
 @task(**LEDGER_TASK)
-def end_reconstruction(reconstruction_id: int) -> Reconstructed:
-    """Close the record."""
+def end_reconstruction(reconstruction_id: int) -> ReconstructionReport:
+    """End the reconstruction."""
     with transaction() as connection:
         reconstructions.end_reconstruction(connection, reconstruction_id)
-    return read(reconstruction_id)
+    return read_report(reconstruction_id)
 
 
-def read(reconstruction_id: int) -> Reconstructed:
-    """A reconstruction as it stands."""
+def read_report(reconstruction_id: int) -> ReconstructionReport:
+    """The reconstruction as it is stored now."""
     with transaction() as connection:
-        return Reconstructed(
+        return ReconstructionReport(
             reconstructions.find_reconstruction(connection, reconstruction_id),
             reconstructions.results_of(connection, reconstruction_id),
             corrections.list_corrections(connection, reconstruction_id=reconstruction_id, limit=1_000_000),
         )
-
-
-def _each(work: Callable[[str], None], balance_ids: list[str]) -> None:
-    """Do something for each balance; one that fails does not keep the others from it."""
-    failures: list[str] = []
-    transient = False
-    for balance_id in balance_ids:
-        try:
-            work(balance_id)
-        except Exception as error:
-            failures.append(f"{balance_id}: {first_line(error)}")
-            transient = transient or is_transient(error)
-    if failures:
-        raise BatchFailed("; ".join(failures), transient=transient, written=len(balance_ids) - len(failures))

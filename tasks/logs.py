@@ -1,4 +1,4 @@
-"""How the jobs speak in a log: one JSON object a line, and no traceback for a fact of the ledger."""
+"""The form of the jobs' log lines: a message and one JSON object, and no traceback for a fact of the ledger."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def job_line(message: str, **fields: Any) -> str:
     return f"{message} {json.dumps(stamped, default=str)}"
 
 
-class _FactsWithoutTraceback(logging.Filter):
-    """A ledger's fact or a database's refusal says all in its message; where in the code it was met helps nobody."""
+class _LedgerTracebackFilter(logging.Filter):
+    """Drops tracebacks of ledger and database errors: their message states the fact, and the code is not at fault."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep the record, without its traceback where that is noise."""
+        """Keep the record; drop its traceback when it is of a ledger or database error."""
         if record.exc_info and isinstance(record.exc_info[1], LedgerError | DBAPIError):
             record.exc_info = None
         return True
 
 
-def say_facts_without_traceback() -> None:
+def hide_ledger_tracebacks() -> None:
     """Install the filter on the orchestrator's run loggers; a second call changes nothing."""
     for name in RUN_LOGGERS:
         logger = logging.getLogger(name)
-        if not any(isinstance(known, _FactsWithoutTraceback) for known in logger.filters):
-            logger.addFilter(_FactsWithoutTraceback())
+        if not any(isinstance(known, _LedgerTracebackFilter) for known in logger.filters):
+            logger.addFilter(_LedgerTracebackFilter())

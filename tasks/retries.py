@@ -1,4 +1,4 @@
-"""When a ledger task is tried again, and with what options it runs."""
+"""The options of a ledger task, and when it is retried."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ledger_db.errors import is_transient
 
 
 def is_worth_retrying(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001
-    """Only what ``ledger_db`` calls transient; drift, a closed period or broken SQL stay as they are.
+    """Whether the task failed with what ``ledger_db`` calls transient. Drift or broken SQL is not retried.
 
-    A plain function: Prefect 3.8 awaits nothing here.
+    Not a coroutine: Prefect 3.8 does not await this function.
     """
     try:
         state.result()

@@ -1,9 +1,9 @@
-"""The units of work of a verification: each opens a transaction, calls ``ledger_db`` and returns a small result."""
+"""The units of work of a verification. They read the ledger and write findings only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -14,44 +14,47 @@ from ledger_db.close import row_checksums
 from ledger_db.close.runs import Run
 from ledger_db.core.amounts import EXACT
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import BatchFailed, first_line, is_transient
 from ledger_db.server.catalogue import system_identifier
-from ledger_db.server.connections import ledger_engine, one_instant, transaction
+from ledger_db.server.connections import one_instant, transaction
 from ledger_db.verification import closed_dates, discrepancies, drift
 from ledger_db.verification import sweeps as verifications
 from ledger_db.verification.causes import Finding
 from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
 from ledger_db.verification.sweeps import Scope, Tally, Verification
+from tasks.each import for_each
+from tasks.holds import held
 from tasks.retries import LEDGER_TASK
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What some batches came to. ``unchecked_closes``: closes from before checksums were stored."""
+class PartialVerification:
+    """The figures of some batches. ``unchecked_closes``: closes from before checksums were stored."""
 
     tally: Tally
     unchecked_closes: int = 0
 
 
 @dataclass(frozen=True)
-class Report:
-    """A verification that ended: the discrepancies it saw, worst first, and totals of all of them."""
+class VerificationReport:
+    """A verification that ended: its discrepancies, largest first, and their totals by cause."""
 
     verification: Verification
     discrepancies: list[Discrepancy]
     totals: list[CauseTotal]
 
 
-@contextmanager
-def held(scope: Scope) -> Iterator[bool]:
-    """Hold a scope while the block lasts; False when another process is at work on it."""
-    with verifications.hold_scope(ledger_engine(), scope) as mine:
-        yield mine
+def hold_scope(scope: Scope) -> AbstractContextManager[None]:
+    """Hold a scope while the block lasts.
+
+    Raises:
+        RunAtWork: another process is at work on it.
+    """
+    return held(verifications.hold_scope, scope, f"a {scope} verification")
 
 
 @task(**LEDGER_TASK)
 def find_close_to_verify() -> Run | None:
-    """The newest certified close, unless it is verified already."""
+    """The newest certified close, or None when it is verified already."""
     with transaction() as connection:
         require_current(connection)
         return verifications.close_to_verify(connection)
@@ -61,7 +64,7 @@ def find_close_to_verify() -> Run | None:
 def open_verification(
     scope: Scope, ledger_id: str | None, currency: str | None, balance_ids: Sequence[str] | None
 ) -> Verification:
-    """Open a verification; what dead processes left open in its scope is given up."""
+    """Open a verification. Those that killed processes left open in its scope are abandoned."""
     with transaction() as connection:
         require_current(connection)
         verifications.abandon_others(connection, scope)
@@ -81,15 +84,15 @@ def collect_postings(verification_id: int) -> int:
 
 @task(**LEDGER_TASK)
 def check_transactions(verification_id: int) -> Tally:
-    """Look at the transactions that no verification has looked at yet, one by one."""
+    """Check the transactions that no verification has checked yet, and store the findings."""
     with one_instant() as connection:
         findings = drift.check_transactions(connection, verification_id)
-    return _recorded(verification_id, findings)
+    return _record(verification_id, findings)
 
 
 @task(**LEDGER_TASK)
 def plan_ranges(verification_id: int, batch_size: int) -> list[KeyRange]:
-    """The key ranges of the balances that the verification is about."""
+    """The key ranges of the balances in the verification's scope."""
     with transaction() as connection:
         return verifications.plan_balance_ranges(connection, verification_id, batch_size=batch_size)
 
@@ -102,85 +105,76 @@ def find_closes_to_check() -> list[int]:
 
 
 @task(**LEDGER_TASK)
-def verify_ranges(verification_id: int, ranges: list[KeyRange]) -> Verdict:
-    """Verify some ranges in a row, each at one instant of its own, and store what was found.
+def verify_ranges(verification_id: int, ranges: list[KeyRange]) -> PartialVerification:
+    """Verify some ranges in order, each at one instant of its own, and store the findings.
 
-    A range that fails does not keep the others from their verdict.
+    A range that fails does not keep the others from being verified.
 
     Raises:
         BatchFailed: names each range that failed and why.
     """
-    tallies: list[Tally] = []
-    failures: list[str] = []
-    transient = False
-    for keys in ranges:
-        try:
-            with one_instant() as connection:
-                verdict = drift.verify_batch(connection, verification_id, keys)
-            recorded = _recorded(verification_id, verdict.findings)
-            tallies.append(
-                _sum([recorded, Tally(1, 0, verdict.balance_count, gross_volume=verdict.gross_volume)])
-            )  # fmt: skip
-        except Exception as error:
-            failures.append(f"{keys}: {first_line(error)}")
-            transient = transient or is_transient(error)
-    if failures:
-        raise BatchFailed(
-            f"verification {verification_id} has no verdict on {'; '.join(failures)}", transient=transient,
-            written=sum(tally.balance_count for tally in tallies),
-        )  # fmt: skip
-    return Verdict(_sum(tallies))
+
+    def verify(keys: KeyRange) -> Tally:
+        with one_instant() as connection:
+            verified = drift.verify_batch(connection, verification_id, keys)
+        recorded = _record(verification_id, verified.findings)
+        return _sum([recorded, Tally(1, 0, verified.balance_count, gross_volume=verified.gross_volume)])
+
+    tallies = for_each(
+        verify, ranges, failure=f"verification {verification_id} has no verdict on ",
+        written=lambda tally: tally.balance_count,
+    )  # fmt: skip
+    return PartialVerification(_sum(tallies))
 
 
 @task(**LEDGER_TASK)
-def check_closes(verification_id: int, run_ids: list[int]) -> Verdict:
-    """Check some closes against their raw rows, each at one instant of its own, and store what was found.
+def check_closes(verification_id: int, run_ids: list[int]) -> PartialVerification:
+    """Check some closes against their raw rows, each at one instant of its own, and store the findings.
 
     Raises:
         BatchFailed: names each close that failed and why.
     """
-    tallies: list[Tally] = []
-    failures: list[str] = []
-    transient = False
-    unchecked = 0
-    for run_id in run_ids:
-        try:
-            with one_instant() as connection:
-                verdict = closed_dates.check_close(connection, run_id)
-            tallies.append(_sum([_recorded(verification_id, verdict.findings), Tally(batch_count=1)]))
-            unchecked += not verdict.has_checksums
-        except Exception as error:
-            failures.append(f"run {run_id}: {first_line(error)}")
-            transient = transient or is_transient(error)
-    if failures:
-        raise BatchFailed(
-            f"verification {verification_id} has no verdict on {'; '.join(failures)}", transient=transient
-        )
-    return Verdict(_sum(tallies), unchecked_closes=unchecked)
+
+    def check(run_id: int) -> PartialVerification:
+        with one_instant() as connection:
+            checked = closed_dates.check_close(connection, run_id)
+        recorded = _record(verification_id, checked.findings)
+        return PartialVerification(_sum([recorded, Tally(batch_count=1)]), int(not checked.has_checksums))
+
+    parts = for_each(
+        check, run_ids, name=lambda run_id: f"run {run_id}",
+        failure=f"verification {verification_id} has no verdict on ", written=lambda _: 0,
+    )  # fmt: skip
+    return PartialVerification(
+        _sum([part.tally for part in parts]), unchecked_closes=sum(part.unchecked_closes for part in parts)
+    )
 
 
 @task(**LEDGER_TASK)
-def end_verification(verification_id: int, tally: Tally) -> Report:
-    """Close what was open and is not there any more, unless a batch failed; store the totals and read the report."""
+def end_verification(verification_id: int, tally: Tally) -> VerificationReport:
+    """Store the totals, end the verification and read its report.
+
+    Closes the discrepancies in its scope that it did not find again, unless a batch failed.
+    """
     with transaction() as connection:
         verification = verifications.lock_open_verification(connection, verification_id)
         closed = 0 if tally.failed_batch_count else discrepancies.close_unseen(connection, verification)
         ended = verifications.end_verification(connection, verification_id, tally, closed_count=closed)
     with transaction() as connection:
-        return Report(
+        return VerificationReport(
             ended,
             discrepancies.list_discrepancies(connection, verification_id=verification_id),
             discrepancies.cause_totals(connection, verification_id=verification_id),
         )
 
 
-def total(verdicts: Sequence[Verdict], checked: Tally, *, failed: int) -> Tally:
-    """All verdicts of a verification as one; ``failed``: tasks without one."""
-    return _sum([*(verdict.tally for verdict in verdicts), checked, Tally(failed_batch_count=failed)])
+def total(parts: Sequence[PartialVerification], checked: Tally, *, failed: int) -> Tally:
+    """The figures of a whole verification. ``checked``: of its transactions; ``failed``: tasks without a result."""
+    return _sum([*(part.tally for part in parts), checked, Tally(failed_batch_count=failed)])
 
 
-def _recorded(verification_id: int, findings: list[Finding]) -> Tally:
-    """Store findings in a transaction of their own: what was read is at one instant, what is written is not."""
+def _record(verification_id: int, findings: list[Finding]) -> Tally:
+    """Store findings in a transaction of their own: the one they were read in is read-only."""
     if not findings:
         return Tally()
     with transaction() as connection:

@@ -1,4 +1,4 @@
-"""The one place where a flow asks what time it is: its own scheduled start."""
+"""The clock of a flow: its own scheduled start. No other place in a flow reads the time of day."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def dated_name(flow_name: str, business_date: date | str | None, *, in_progress:
         try:
             days = calendar()
             business_date = days.business_date_of(as_of()) if in_progress else days.last_ended(as_of())
-        except ConfigurationError:  # the flow's first step says so in a clear line
+        except ConfigurationError:  # the flow's first step reports it
             return flow_name
     return f"{flow_name}-{business_date}"

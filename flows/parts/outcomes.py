@@ -2,63 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prefect import get_client, runtime
 from prefect.client.schemas.objects import FlowRunPolicy, State
-from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Failed
+from sqlalchemy.exc import DBAPIError
 
-#: Names of completed states: somebody else is at it; it is done already, or there is nothing to do; somebody must
-#: approve what would be done; somebody said no to it.
+from flows.parts.hints import with_hint
+from ledger_db.errors import BatchFailed, Hint, LedgerError, first_line, is_transient
+
+#: Names of completed states. AtWork: another process does it. NothingToDo: it was done before, or nothing is selected.
+#: AwaitingApproval: a user must approve what would be done. Rejected: a user decided against it.
 AT_WORK = "AtWork"
 NOTHING_TO_DO = "NothingToDo"
 AWAITING_APPROVAL = "AwaitingApproval"
 REJECTED = "Rejected"
 
+#: What fails for good unless it is transient: a fact of the ledger, or an error of the database.
+LEDGER_ERRORS = (LedgerError, DBAPIError)
 
-def name_run(name: str) -> None:
-    """Name this flow run anew, once it is known what it is about."""
+Result = TypeVar("Result")
+
+
+def rename_run(name: str) -> None:
+    """Rename this flow run, once it is known what it is about."""
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(runtime.flow_run.id), name=name)
 
 
-def suspended_before(key: str) -> bool:
-    """Whether this flow run was suspended under this key before, so that an answer to it is there."""
-    with get_client(sync_client=True) as client:
-        policy = client.read_flow_run(UUID(runtime.flow_run.id)).empirical_policy
-    return key in (policy.pause_keys or set())
-
-
-def first_suspended(flow_run_ids: list[str]) -> str | None:
-    """The name of the first of these flow runs that waits for somebody's input."""
-    with get_client(sync_client=True) as client:
-        for flow_run_id in flow_run_ids:
-            try:
-                flow_run = client.read_flow_run(UUID(flow_run_id))
-            except ObjectNotFound:  # of another server, or deleted
-                continue
-            if flow_run.state is not None and flow_run.state.is_paused():
-                return flow_run.name
-    return None
-
-
 def at_work(message: str) -> State[Any]:
-    """Another process is at work on the same run: nothing is wrong, and nothing is done here."""
+    """Complete without doing anything: another process is at work on the same."""
     return Completed(name=AT_WORK, message=message)
 
 
 def nothing_to_do(message: str) -> State[Any]:
-    """What was asked for is there already."""
+    """Complete without doing anything: it was done before."""
     return Completed(name=NOTHING_TO_DO, message=message)
 
 
-def failed_for_good(message: str) -> State[Any]:
-    """Fail with a fact of the ledger: retries, which may be set on the flow run, are taken off it.
+def stopped_by(error: Exception) -> State[Any]:
+    """End the flow run that an exception stopped. A fact of the ledger fails it for good.
 
-    A Failed state that a flow returns is otherwise retried like an exception that it raises.
+    Raises:
+        the exception itself, when it is transient or not of the ledger: retries of the flow run act on it.
+    """
+    if is_transient(error) or not isinstance(error, LEDGER_ERRORS):
+        raise error
+    return failed_for_good(error)
+
+
+def failed_for_good(error: Exception) -> State[Any]:
+    """Fail without a retry. The message is the fact and its hint in words; the state's data is the exception.
+
+    Prefect retries a returned Failed state like a raised exception. So this takes the retries off the flow run.
     """
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(runtime.flow_run.id), empirical_policy=FlowRunPolicy(retries=0, retry_delay=0))
-    return Failed(message=message)
+    return Failed(message=with_hint(first_line(error), _hint_of(error)), data=error)
+
+
+def result_of(state: State[Any], kind: type[Result], consequence: str) -> Result:
+    """The result of a flow run that this one called.
+
+    Raises:
+        what it failed with, when that is transient: retries of this flow run act on it.
+        BatchFailed: it has no such result. The message is the consequence for this flow run and the reason.
+    """
+    result = state.result(raise_on_failure=False)
+    if state.is_completed() and isinstance(result, kind):
+        return result
+    error = result if isinstance(result, BaseException) else None
+    if error is not None and is_transient(error):
+        raise error
+    reason = first_line(error) if isinstance(error, LEDGER_ERRORS) else state.message
+    raise BatchFailed(f"{consequence}: {reason}", transient=False, hint=_hint_of(error)) from error
+
+
+def _hint_of(error: BaseException | None) -> Hint | None:
+    return error.hint if isinstance(error, LedgerError) else None

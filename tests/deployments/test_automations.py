@@ -62,7 +62,7 @@ A_NIGHT = """
 from dataclasses import replace
 from datetime import date
 from flows.end_of_day import end_of_day
-from flows.reports import announce_verification
+from flows.events import announce_verification
 from flows.verify_balances import verify_balances
 
 verified = verify_balances("from-genesis")  # nothing is wrong yet

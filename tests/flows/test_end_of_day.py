@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.end_of_day import EndOfDay, end_of_day
+from flows.end_of_day import EndOfDayResult, end_of_day
 from ledger_db.close.runs import hold_run
 from ledger_db.settings import get_settings
 from tests.testing.books import Books
@@ -52,7 +52,7 @@ def closed(books: Books) -> list[tuple[Any, ...]]:
 def test_missed_nights_are_closed_in_order(three_days: Books, heard: Heard) -> None:
     state = night(since=FIRST)
     result = state.result()
-    assert isinstance(result, EndOfDay)
+    assert isinstance(result, EndOfDayResult)
     assert result.dates == [FIRST, SECOND, THIRD]
     assert closed(three_days) == [(FIRST, "certified", 100), (SECOND, "certified", 300), (THIRD, "certified", 700)]
     assert all(certificate.run.caught_up for certificate in result.certificates)
@@ -71,7 +71,7 @@ def test_a_second_night_with_nothing_to_do_writes_nothing(three_days: Books) -> 
     night(since=FIRST)
     before = three_days.rows("SELECT * FROM ledger_eod.runs ORDER BY 1")
     result = night().result()
-    assert result == EndOfDay([])
+    assert result == EndOfDayResult([])
     assert three_days.rows("SELECT * FROM ledger_eod.runs ORDER BY 1") == before
 
 

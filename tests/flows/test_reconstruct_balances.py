@@ -22,7 +22,7 @@ from flows.reconstruct_balances import reconstruct_balances
 from ledger_db.correction import corrections
 from ledger_db.settings import get_settings
 from tasks import correction as correcting
-from tasks.correction import Reconstructed
+from tasks.correction import ReconstructionReport
 from tests.testing.books import Books
 from tests.testing.flow_runs import Heard, artifact, listening, name_of
 from tests.testing.reconstructions import approve, begin, correct, log, propose, tamper
@@ -47,7 +47,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def drifted(books: Books) -> Books:
-    """Ten balances, a closed day, and two stored rows that somebody changed."""
+    """Ten balances, a closed day, and two stored rows that were changed by hand."""
     rows = [f"2025-01-31 09:00  @world  w{n}  {n}.00 USD" for n in range(1, 10)]
     books.post("\n".join(["recorded  source  destination  amount", *rows]))
     books.close_day("2025-01-31")
@@ -126,7 +126,7 @@ def test_report_says_what_was_and_what_is_and_changes_nothing(drifted: Books, he
 def test_discrepancies_are_what_is_reconstructed_when_they_are_selected(drifted: Books) -> None:
     verify(drifted, "since-close")
     result = reconstruct(select="discrepancies").result()
-    assert isinstance(result, Reconstructed)
+    assert isinstance(result, ReconstructionReport)
     assert {each.balance_id for each in result.results} == {"bln_w3", "bln_w7"}
 
 
@@ -305,7 +305,7 @@ def test_form_that_nobody_answers_in_time_is_closed(drifted: Books, deployment_i
     with get_client(sync_client=True) as client:  # 24 hours later
         late = StateDetails(**state.state_details.model_dump() | {"pause_timeout": state.timestamp})
         client.set_flow_run_state(run.id, state.model_copy(update={"state_details": late}), force=True)
-    with suppress(Exception):  # what the Resume button would say
+    with suppress(Exception):  # the refusal that the Resume button shows
         resume_flow_run(run.id, run_input={"decision": "approve", "decided_by": "Grace", "remark": ""})
     run = again(run)
     assert state_of(run) != "Completed"

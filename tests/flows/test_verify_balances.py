@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.end_of_day import EndOfDay, end_of_day
+from flows.end_of_day import EndOfDayResult, end_of_day
 from flows.parts import batches
-from flows.verify_balances import Verified, verify_balances
+from flows.verify_balances import VerificationOutcome, verify_balances
 from ledger_db.verification.sweeps import collect_postings, hold_scope, open_verification
 from tasks import verification as verifying
 from tests.testing.books import Books
@@ -57,7 +57,7 @@ def sweep(**parameters: Any) -> State[Any]:
 def test_healthy_books_are_verified_in_one_line(closed: Books, heard: Heard, scope: Any) -> None:
     state = sweep(scope=scope, batch_size=3)
     result = state.result()
-    assert isinstance(result, Verified)
+    assert isinstance(result, VerificationOutcome)
     assert state.name == "Completed"
     assert name_of(state).startswith(f"verify-balances-{scope}-")
     started, completed = heard.job_lines("verify_balances")
@@ -74,7 +74,7 @@ def test_findings_are_told_worst_first_and_do_not_fail_the_run(closed: Books, he
     assert state.is_completed()
     assert state.message == (
         "since-close verification 1: 2 discrepancies, 2 of them new (tampered_stored_row); "
-        "ledger-eod discrepancies lists them"
+        "the tables of verify-balances list the open discrepancies"
     )
     total, *rows = artifact("discrepancies-since-close", state)
     assert (total["about"], total["gross difference"], total["currency"]) == ("all 2", "7050", "USD")
@@ -155,7 +155,7 @@ def test_the_night_ends_with_a_verdict(closed: Books) -> None:
         "closed up to 2025-02-01; since-close verification 1: 1 discrepancies, 1 of them"
     )
     night = state.result()
-    assert isinstance(night, EndOfDay)
+    assert isinstance(night, EndOfDayResult)
     assert night.dates == [date(2025, 2, 1)]
     again: Any = end_of_day(until=date(2025, 2, 1), return_state=True).result()
     assert (again.certificates, again.verified) == ([], None)  # the newest close has its verdict

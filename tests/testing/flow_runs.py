@@ -1,4 +1,4 @@
-"""What people see of a flow run: its name, its state, its log lines, its artifacts."""
+"""What a user sees of a flow run: its name, its state, its log lines, its artifacts."""
 
 from __future__ import annotations
 
