@@ -15,9 +15,9 @@ FIRST_DATE = date(2026, 1, 1)
 WORKER = """
 import resource, sys
 from datetime import date
-from flows.snapshot_balances import CloseResult, snapshot_balances
+from flows.snapshot_balances import SnapshotResult, snapshot_balances
 result = snapshot_balances(date.fromisoformat(sys.argv[1]), "close", 1000)
-assert isinstance(result, CloseResult), result
+assert isinstance(result, SnapshotResult), result
 print("peak_kib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -118,10 +118,10 @@ def _through_prefect(batch_size: int) -> Callable[[BenchLedger, Run], float]:
     """The real flow on a real server; the time of its write phase."""
 
     def run_it(ledger: BenchLedger, run: Run) -> float:
-        from flows.snapshot_balances import CloseResult, snapshot_balances
+        from flows.snapshot_balances import SnapshotResult, snapshot_balances
 
         result = snapshot_balances(run.business_date, "close", batch_size)
-        assert isinstance(result, CloseResult), result
+        assert isinstance(result, SnapshotResult), result
         assert result.written == ledger.balances
         return result.phases_ms["write"] / 1000
 

@@ -51,12 +51,12 @@ def snapshot_now(
         RunAtWork: another process is at it.
     """
     with _flow_run(verbose=verbose):
-        from flows.snapshot_balances import CloseResult, snapshot_balances
+        from flows.snapshot_balances import SnapshotResult, snapshot_balances
         from ledger_db.settings import get_settings
 
         size = batch_size or get_settings().batch_size
         result = completed(snapshot_balances(business_date, kind, size, return_state=True))
-    if isinstance(result, CloseResult):
+    if isinstance(result, SnapshotResult):
         _show([result.certificate])
     else:
         display.out().print(result)

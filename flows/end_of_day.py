@@ -19,7 +19,7 @@ from flows.parts.clock import as_of, dated_name
 from flows.parts.hints import with_hint
 from flows.parts.options import LEDGER_FLOW, BatchSize, batch_size_or_setting
 from flows.parts.progress import Job
-from flows.snapshot_balances import CloseResult, snapshot_balances
+from flows.snapshot_balances import SnapshotResult, snapshot_balances
 from flows.verify_balances import VerificationOutcome, verify_balances
 from ledger_db.errors import Hint, first_line
 from tasks import close as closing
@@ -67,7 +67,7 @@ def end_of_day(
                 return outcomes.at_work(str(state.message))
             if state.name == outcomes.NOTHING_TO_DO:  # another process has certified it in the meantime
                 continue
-            closed = outcomes.result_of(state, CloseResult, f"{business_date} is not closed")
+            closed = outcomes.result_of(state, SnapshotResult, f"{business_date} is not closed")
             certificates.append(closed.certificate)
         _report(certificates, job)
         return _verify(certificates, batch_size)

@@ -20,16 +20,16 @@ from flows.parts.clock import as_of, dated_name
 from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
 from flows.parts.progress import Job
 from ledger_db.close.runs import Run
+from ledger_db.close.snapshots import PLAN_ROUNDS
 from ledger_db.errors import BatchFailed, RunAtWork, first_line
 from tasks import close as closing
 from tasks.close import Certificate
 
-PLAN_ROUNDS = 3  # a balance created while the cut was taken may commit after a plan: the next round has it
 REASONS_NAMED = 5
 
 
 @dataclass(frozen=True)
-class CloseResult:
+class SnapshotResult:
     """A certified run, how many rows this flow run wrote, and the time it took in all and by phase."""
 
     certificate: Certificate
@@ -53,7 +53,7 @@ def snapshot_balances(
     business_date: date | None = None,
     kind: Literal["close", "interim"] = "close",
     batch_size: BatchSize = None,
-) -> CloseResult | State[Any]:
+) -> SnapshotResult | State[Any]:
     """Write one snapshot per balance for a business date and certify them.
 
     Args:
@@ -89,14 +89,14 @@ def snapshot_balances(
         return outcomes.stopped_by(error)
 
 
-def _write_and_certify(run: Run, batch_size: int, job: Job) -> CloseResult:
+def _write_and_certify(run: Run, batch_size: int, job: Job) -> SnapshotResult:
     job.started()
     with job.phase("collect"):
         closing.collect_activity(run.run_id)
     written = _write(run, batch_size, job)
     with job.phase("certify"):
         certificate = closing.certify_run(run.run_id)
-    result = CloseResult(certificate, written, job.duration_ms, job.phases_ms)
+    result = SnapshotResult(certificate, written, job.duration_ms, job.phases_ms)
     _report(result, job)
     return result
 
@@ -125,7 +125,7 @@ def _write(run: Run, batch_size: int, job: Job) -> int:
     return written
 
 
-def _report(result: CloseResult, job: Job) -> None:
+def _report(result: SnapshotResult, job: Job) -> None:
     """One log line, the tables, one event."""
     certificate, run = result.certificate, result.certificate.run
     job.completed(

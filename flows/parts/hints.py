@@ -18,7 +18,6 @@ WORDS: dict[Hint, str] = {
     Hint.verify_checksums: "run verify-balances with the scope checksums before you run it again",
     Hint.verify_first: "run verify-balances first",
     Hint.start_verification: "start a new run of verify-balances",
-    Hint.read_snapshots: "read its snapshots",
     Hint.propose_again: "run reconstruct-balances again for a new proposal",
     Hint.show_proposal: "the table of the reconstruction has the figures and their hash",
 }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State
 
-from flows.snapshot_balances import CloseResult, snapshot_balances
+from flows.snapshot_balances import SnapshotResult, snapshot_balances
 from ledger_db.close.runs import hold_run
 from ledger_db.server.connections import dispose_engines
 from ledger_db.settings import get_settings
@@ -60,7 +60,7 @@ def snapshot(day: date | None = DAY, **parameters: Any) -> State[Any]:
 def test_a_close_is_certified_reported_and_named_by_its_date(ten: Books, heard: Heard) -> None:
     state = snapshot(batch_size=4)
     result = state.result()
-    assert isinstance(result, CloseResult)
+    assert isinstance(result, SnapshotResult)
     run = result.certificate.run
     assert (run.certified, run.business_date, run.kind, run.caught_up) == (True, DAY, "close", True)
     assert (result.written, run.snapshot_count) == (11, 11)
