@@ -34,7 +34,7 @@ SHORTEST_HASH: Final = 12
 def seal(
     connection: Connection, reconstruction_id: int, *, limits: Mapping[str, Decimal], balance_limit: int
 ) -> Reconstruction:
-    """Put the differences that are to be corrected under one hash, and say why they need an approval, if they do.
+    """Seal the differences that are to be corrected under one hash, and store why they need an approval, if they do.
 
     ``limits``: per currency, the gross difference, in minor units, up to which corrections go without an approval; a
     currency that is not there has the limit 0. ``balance_limit``: how many balances may be corrected without one.
@@ -130,8 +130,8 @@ def find_proposal(connection: Connection, hash_or_start: str) -> Reconstruction:
     proposal = Reconstruction(**rows[0]._mapping)
     if proposal.applying_at is not None:
         raise ApprovalRefused(
-            f"{proposal.name} was applied with these figures already, approved by {proposal.approved_by or 'nobody'}; "
-            "propose it again if the difference is back"
+            f"{proposal.name} was applied with these figures already, approved by {proposal.approved_by or 'nobody'}",
+            hint=Hint.propose_again,
         )
     if proposal.status == "rejected":
         raise ApprovalRefused(f"{proposal.name} with these figures was rejected", hint=Hint.propose_again)

@@ -19,7 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ledger_db.close.tables import runs
-from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata
+from ledger_db.core.amounts import AMOUNT_COLUMNS, PART_COLUMNS, prefixed
+from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata, money_columns
 
 verification_scope = Enum(
     "since-close", "from-genesis", "checksums", name="verification_scope", schema=EOD_SCHEMA, metadata=metadata
@@ -66,15 +67,9 @@ verification_sums = Table(
     Column("verification_id", BigInteger, primary_key=True, autoincrement=False),
     Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
     # in the base close's cut; zero where the scope takes them from its snapshots
-    Column("based_credit_balance", Money, nullable=False),
-    Column("based_debit_balance", Money, nullable=False),
-    Column("based_inflight_credit_balance", Money, nullable=False),
-    Column("based_inflight_debit_balance", Money, nullable=False),
+    *money_columns(prefixed("based_", PART_COLUMNS)),
     # not in it
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
     schema=EOD_SCHEMA,
 )
 
@@ -84,14 +79,8 @@ opening_balances = Table(
     Column("opening_balance_id", BigInteger, Identity(), primary_key=True),
     Column("balance_key", BigInteger, nullable=False),
     # what the stored row held at the declaration beyond its postings; verification adds it to them
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
-    Column("stored_credit_balance", Money, nullable=False),
-    Column("stored_debit_balance", Money, nullable=False),
-    Column("stored_inflight_credit_balance", Money, nullable=False),
-    Column("stored_inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
+    *money_columns(prefixed("stored_", PART_COLUMNS)),
     Column("declared_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("declared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
@@ -115,16 +104,8 @@ discrepancies = Table(
     Column("balance_key", BigInteger),
     Column("transaction_key", BigInteger),
     Column("business_date", Date),
-    Column("stored_balance", Money),
-    Column("stored_credit_balance", Money),
-    Column("stored_debit_balance", Money),
-    Column("stored_inflight_balance", Money),
-    Column("stored_inflight_credit_balance", Money),
-    Column("stored_inflight_debit_balance", Money),
-    Column("proven_credit_balance", Money),
-    Column("proven_debit_balance", Money),
-    Column("proven_inflight_credit_balance", Money),
-    Column("proven_inflight_debit_balance", Money),
+    *money_columns(prefixed("stored_", AMOUNT_COLUMNS), nullable=True),
+    *money_columns(prefixed("proven_", PART_COLUMNS), nullable=True),
     # Stored minus proven of all amounts, as one text: the same difference another night is the same discrepancy.
     Column("difference", Text, nullable=False),
     Column("gross_difference", Money, nullable=False),
