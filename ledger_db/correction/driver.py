@@ -134,7 +134,7 @@ def examine_balance(engine: Engine, reconstruction: Reconstruction, balance_id: 
 
 
 def _approval_of(engine: Engine, proposal: Reconstruction, approved_by: str | None) -> Approval | None:
-    """The approval given in somebody's name, or else one that was given before."""
+    """An approval given in this person's name, or for None one that was given before."""
     with engine.begin() as connection:
         if approved_by is None:
             return proposals.find_approval(connection, proposal, within_hours=get_settings().approval_hours)

@@ -1,6 +1,6 @@
 """Proposals: the differences that a reconstruction would correct, under one hash, and the approval that they may need.
 
-An approval is about figures, named by their hash. It counts for the reconstruction that uses it, once, for a while.
+An approval is about figures, named by their hash. It is used by one reconstruction, once, within a limited time.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def gross_by_currency(results: Sequence[Result]) -> dict[str, Decimal]:
 
 
 def approval_reasons(proposed: Sequence[Result], *, limits: Mapping[str, Decimal], balance_limit: int) -> list[str]:
-    """Why corrections must be approved before they are made; none: they need not."""
+    """Why corrections must be approved before they are made; empty: they need no approval."""
     reasons = [
         f"{plain(gross)} {currency} in all, the limit is {plain(limits.get(currency, Decimal(0)))} (minor units)"
         for currency, gross in gross_by_currency(proposed).items()
@@ -88,9 +88,9 @@ def approval_reasons(proposed: Sequence[Result], *, limits: Mapping[str, Decimal
 
 
 def find_approval(connection: Connection, proposal: Reconstruction, *, within_hours: int) -> Approval | None:
-    """The newest approval of a proposal's figures by somebody else, if it is not used yet and not too old.
+    """The newest approval of a proposal's figures by another person, if it is not used yet and not too old.
 
-    A later rejection of the figures takes it back.
+    A later rejection of the figures revokes it.
     """
     given = approvals_of(connection, proposal, within=timedelta(hours=within_hours))
     reconstructions = tables.reconstructions

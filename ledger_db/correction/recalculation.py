@@ -163,7 +163,7 @@ def examine(connection: Connection, balance_id: str, base: Run | None) -> Result
     """
     found = recalculate(connection, balance_id, base)
     if found.agrees:
-        return result_of(found, "agrees", None, "the stored row is what its postings say")
+        return result_of(found, "agrees", None, "the stored row is what its postings prove")
     explained = match_explanations(connection, [found.suspect], None if base is None else base.cut)
     suspect = replace(found.suspect, explanations=explained.get(balance_id, {}))
     finding = judge(suspect)[-1]

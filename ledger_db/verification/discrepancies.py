@@ -180,8 +180,7 @@ def _is_of_checked_transaction(verification: Verification) -> ColumnElement[bool
 def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
     """Whether it was last seen by a verification whose base is of the same chain of closes.
 
-    Only a verification from genesis compares raw rows with snapshots. Since the close a stored row that agrees with the
-    snapshot is right, which says nothing about the raw rows.
+    Only a verification from genesis compares all raw rows with snapshots; since the close, the snapshots are the proof.
     """
     if verification.scope == "since-close" or verification.base_run_id is None:
         return false()

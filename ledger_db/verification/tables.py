@@ -1,4 +1,4 @@
-"""Verifications, their working rows, and what they found."""
+"""Verifications, their working rows, their findings, and declared opening balances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ verification_scope = Enum(
     "since-close", "from-genesis", "checksums", name="verification_scope", schema=EOD_SCHEMA, metadata=metadata
 )
 
-#: open → finished (every balance has its verdict) or open → abandoned (a batch failed, or the process ended)
+#: open → finished (every batch was checked) or open → abandoned (a batch failed, or the process died)
 verification_status = Enum(
     "open", "finished", "abandoned", name="verification_status", schema=EOD_SCHEMA, metadata=metadata
 )
@@ -38,11 +38,11 @@ verifications = Table(
     Column("scope", verification_scope, nullable=False),
     Column("status", verification_status, nullable=False, server_default=text("'open'")),
     Column("base_run_id", BigInteger, ForeignKey(runs.c.run_id)),
-    # Transactions in this close's cut were looked at one by one before; NULL: none were.
+    # The transactions in this close's cut were checked one by one before; NULL: none were.
     Column("checked_run_id", BigInteger, ForeignKey(runs.c.run_id)),
     Column("cut", PgSnapshot, nullable=False),
     Column("system_identifier", Text, nullable=False),
-    # What it is restricted to; NULL: not.
+    # What it is restricted to; NULL: not restricted.
     Column("ledger_id", Text),
     Column("currency", Text),
     Column("balance_ids", ARRAY(Text)),
@@ -128,7 +128,7 @@ discrepancies = Table(
         unique=True,
         postgresql_where=text("closed_at IS NULL"),
     ),
-    # record_findings.sql: the open discrepancies of a range of balances
+    # discrepancies.close_corrected, last_agreed.sql: the discrepancies of a balance
     Index("ix_discrepancies_balance_key", "balance_key", postgresql_where=text("closed_at IS NULL")),
     schema=EOD_SCHEMA,
 )
