@@ -12,16 +12,10 @@ from sqlalchemy import Connection, text
 
 from benchmarks.ledgers import CURRENCIES, BenchLedger, bench_ledger
 from benchmarks.verification import settle
-from ledger_db.correction.corrections import correct_balance
-from ledger_db.correction.proposals import begin_applying, seal
-from ledger_db.correction.recalculation import examine, recalculate
-from ledger_db.correction.reconstructions import (
-    Reconstruction,
-    base_of,
-    end_reconstruction,
-    open_reconstruction,
-    store_result,
-)
+from ledger_db.correction.driver import Progress, apply, propose
+from ledger_db.correction.proposals import begin_applying
+from ledger_db.correction.recalculation import recalculate
+from ledger_db.correction.reconstructions import base_of, open_reconstruction
 from ledger_db.evidence.approvals import decide
 from ledger_db.postings.rules import statement
 
@@ -89,42 +83,32 @@ class Applied:
     """A reconstruction of tampered balances, each step timed per balance, milliseconds."""
 
     def __init__(self, ledger: BenchLedger, balance_ids: Sequence[str]) -> None:
-        self.ledger = ledger
-        self.balance_ids = balance_ids
         with ledger.engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text(TAMPER), {"balance_ids": list(balance_ids)})
+        self.examined_ms: list[float] = []
+        self.corrected_ms: list[float] = []
+        proposal = propose(
+            ledger.engine, balance_ids, mode="apply", reason="measured", proposed_by="Ada", limits={}, balance_limit=0,
+            progress=self._timed(self.examined_ms),
+        )  # fmt: skip
         with ledger.engine.begin() as connection:
-            self.opened = open_reconstruction(
-                connection, mode="apply", selection="given", reason="measured", proposed_by="Ada"
-            )
-        self.examined_ms = [self._examined(balance_id) for balance_id in balance_ids]
-        self._approve()
-        self.corrected_ms = [self._corrected(balance_id) for balance_id in balance_ids]
-        with ledger.engine.begin() as connection:
-            end_reconstruction(connection, self.opened.reconstruction_id)
-
-    def _examined(self, balance_id: str) -> float:
-        started = time.perf_counter()
-        with self.ledger.engine.begin() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            result = examine(connection, balance_id, base_of(connection, self.opened))
-        with self.ledger.engine.begin() as connection:
-            store_result(connection, self.opened.reconstruction_id, result)
-        return milliseconds_since(started)
-
-    def _approve(self) -> Reconstruction:
-        reconstruction_id = self.opened.reconstruction_id
-        with self.ledger.engine.begin() as connection:
-            proposal = seal(connection, reconstruction_id, limits={}, balance_limit=0)
             approval = decide(connection, proposal, decision="approved", decided_by="Grace", channel="benchmark")
-            return begin_applying(connection, reconstruction_id, approval.approval_id)
+            begin_applying(connection, proposal.reconstruction_id, approval.approval_id)
+        applied = apply(ledger.engine, proposal.reconstruction_id, progress=self._timed(self.corrected_ms))
+        assert len(applied.corrections) == len(balance_ids)
 
-    def _corrected(self, balance_id: str) -> float:
-        started = time.perf_counter()
-        with self.ledger.engine.begin() as connection:
-            assert correct_balance(connection, self.opened.reconstruction_id, balance_id) == "corrected"
-        return milliseconds_since(started)
+    @staticmethod
+    def _timed(taken_ms: list[float]) -> Progress:
+        """Milliseconds of each balance, from the end of the one before it; the first one's include the beginning."""
+        last = time.perf_counter()
+
+        def note(_balance_id: str, _outcome: str) -> None:
+            nonlocal last
+            taken_ms.append(milliseconds_since(last))
+            last = time.perf_counter()
+
+        return note
 
 
 def milliseconds_since(started: float) -> float:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import date, timedelta
-from decimal import Decimal
-from functools import partial
 from statistics import median
 from typing import Any
 
 from sqlalchemy import text
 
 from benchmarks.ledgers import BenchLedger, bench_ledger
-from ledger_db.core.key_ranges import KeyRange
 from ledger_db.postings.rules import statement
 from ledger_db.settings import get_settings
-from ledger_db.verification.causes import Finding
-from ledger_db.verification.discrepancies import close_unseen
-from ledger_db.verification.drift import BatchVerdict, check_transactions, verify_batch
-from ledger_db.verification.sweeps import (
-    Scope,
-    Tally,
-    collect_postings,
-    end_verification,
-    open_verification,
-    plan_balance_ranges,
-)
+from ledger_db.verification.driver import verify
+from ledger_db.verification.sweeps import Scope
 
 FACTORS = (1, 4, 16)
 HISTORY_DAYS = 30
@@ -114,39 +101,13 @@ def settle(ledger: BenchLedger, *, settled: int = 0) -> int:
 
 
 def sweep(ledger: BenchLedger, scope: Scope) -> float:
-    """Seconds of a whole verification in which nothing is found, its parts side by side as in the flow, without it."""
-
-    def check(verification_id: int) -> list[Finding]:
-        with ledger.engine.begin() as connection:
-            return check_transactions(connection, verification_id)
-
-    def compare(verification_id: int, keys: KeyRange) -> BatchVerdict:
-        with ledger.engine.begin() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            return verify_batch(connection, verification_id, keys)
-
+    """Seconds of a whole verification in which nothing is found, its steps side by side as in the flow, without it."""
     started = time.perf_counter()
-    with ledger.engine.begin() as connection:
-        opened = open_verification(connection, scope=scope)
-    verification_id = opened.verification_id
-    with ThreadPoolExecutor(get_settings().workers) as workers:
-        checking = workers.submit(check, verification_id)
-        with ledger.engine.begin() as connection:
-            collect_postings(connection, verification_id)
-        with ledger.engine.begin() as connection:
-            ranges = plan_balance_ranges(connection, verification_id, batch_size=BATCH_SIZE)
-        verdicts = list(workers.map(partial(compare, verification_id), ranges))
-        findings = checking.result() + [finding for verdict in verdicts for finding in verdict.findings]
-    balances = sum(verdict.balance_count for verdict in verdicts)
-    gross = sum((verdict.gross_volume for verdict in verdicts), Decimal(0))
-    with ledger.engine.begin() as connection:
-        closed = close_unseen(connection, opened)
-        end_verification(
-            connection, verification_id, Tally(balance_count=balances, gross_volume=gross), closed_count=closed
-        )
-    assert findings == []
-    assert balances == ledger.balances
-    return time.perf_counter() - started
+    result = verify(ledger.engine, scope=scope, batch_size=BATCH_SIZE, workers=get_settings().workers)
+    seconds = time.perf_counter() - started
+    assert result.findings == []
+    assert result.verification.balance_count == ledger.balances
+    return seconds
 
 
 def bare(ledger: BenchLedger, *, by_hand: bool = False) -> float:

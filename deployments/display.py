@@ -22,7 +22,7 @@ from ledger_db.books.accounts import StoredBalance
 from ledger_db.close.activity import LateTotals
 from ledger_db.close.runs import Run
 from ledger_db.close.totals import RunTotals
-from ledger_db.core.amounts import plain
+from ledger_db.core.amounts import PART_COLUMNS, plain
 from ledger_db.correction.corrections import Correction
 from ledger_db.correction.recalculation import Result
 from ledger_db.correction.reconstructions import Reconstruction
@@ -285,12 +285,9 @@ def late_line(late: list[LateTotals], dates: list[date]) -> str:
 
 def discrepancy_json(found: Discrepancy) -> dict[str, Any]:
     """A discrepancy with the reference ledger's field names; amounts are None where it is not about a balance."""
-    stored = {name: _plain_or_none(getattr(found, f"stored_{name}")) for name in AMOUNTS}
-    proven = {
-        name: _plain_or_none(getattr(found, f"proven_{name}"))
-        for name in AMOUNTS
-        if name not in ("balance", "inflight_balance")
-    }
+    stored = {} if found.stored is None else found.stored.as_columns()
+    proven = {} if found.proven is None else found.proven.as_columns()
+    balances = {"balance": found.stored_balance, "inflight_balance": found.stored_inflight_balance}
     return {
         "discrepancy_id": found.discrepancy_id,
         "cause": found.cause,
@@ -300,8 +297,8 @@ def discrepancy_json(found: Discrepancy) -> dict[str, Any]:
         "transaction_id": found.transaction_id,
         "business_date": None if found.business_date is None else str(found.business_date),
         "currency": found.currency,
-        "stored": stored,
-        "proven": proven,
+        "stored": {name: _plain_or_none((stored | balances).get(name)) for name in AMOUNTS},
+        "proven": {name: _plain_or_none(proven.get(name)) for name in PART_COLUMNS},
         "gross_difference": plain(found.gross_difference),
         "evidence": found.evidence,
         "first_seen_at": utc(found.first_seen_at),

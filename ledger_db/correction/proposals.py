@@ -1,6 +1,6 @@
 """Proposals: the differences that a reconstruction would correct, under one hash, and the approval that they may need.
 
-An approval is about figures, named by their hash. It counts for the reconstruction that uses it, once, for a while.
+An approval is about figures, named by their hash. It is used by one reconstruction, once, within a limited time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SHORTEST_HASH: Final = 12
 def seal(
     connection: Connection, reconstruction_id: int, *, limits: Mapping[str, Decimal], balance_limit: int
 ) -> Reconstruction:
-    """Put the differences that are to be corrected under one hash, and say why they need an approval, if they do.
+    """Seal the differences that are to be corrected under one hash, and store why they need an approval, if they do.
 
     ``limits``: per currency, the gross difference, in minor units, up to which corrections go without an approval; a
     currency that is not there has the limit 0. ``balance_limit``: how many balances may be corrected without one.
@@ -73,7 +73,7 @@ def gross_by_currency(results: Sequence[Result]) -> dict[str, Decimal]:
 
 
 def approval_reasons(proposed: Sequence[Result], *, limits: Mapping[str, Decimal], balance_limit: int) -> list[str]:
-    """Why corrections must be approved before they are made; none: they need not."""
+    """Why corrections must be approved before they are made; empty: they need no approval."""
     reasons = [
         f"{plain(gross)} {currency} in all, the limit is {plain(limits.get(currency, Decimal(0)))} (minor units)"
         for currency, gross in gross_by_currency(proposed).items()
@@ -88,9 +88,9 @@ def approval_reasons(proposed: Sequence[Result], *, limits: Mapping[str, Decimal
 
 
 def find_approval(connection: Connection, proposal: Reconstruction, *, within_hours: int) -> Approval | None:
-    """The newest approval of a proposal's figures by somebody else, if it is not used yet and not too old.
+    """The newest approval of a proposal's figures by another person, if it is not used yet and not too old.
 
-    A later rejection of the figures takes it back.
+    A later rejection of the figures revokes it.
     """
     given = approvals_of(connection, proposal, within=timedelta(hours=within_hours))
     reconstructions = tables.reconstructions
@@ -130,8 +130,8 @@ def find_proposal(connection: Connection, hash_or_start: str) -> Reconstruction:
     proposal = Reconstruction(**rows[0]._mapping)
     if proposal.applying_at is not None:
         raise ApprovalRefused(
-            f"{proposal.name} was applied with these figures already, approved by {proposal.approved_by or 'nobody'}; "
-            "propose it again if the difference is back"
+            f"{proposal.name} was applied with these figures already, approved by {proposal.approved_by or 'nobody'}",
+            hint=Hint.propose_again,
         )
     if proposal.status == "rejected":
         raise ApprovalRefused(f"{proposal.name} with these figures was rejected", hint=Hint.propose_again)

@@ -1,4 +1,4 @@
-"""Reconstructions: which balances, what each came to, and how far a correction of them has got.
+"""Reconstructions: which balances, the outcome for each, and how far their correction has got.
 
 A reconstruction is open while its balances are recalculated. Then its figures are sealed: every difference that is to
 be corrected, under one hash. A report ends there. To apply it, it may first need an approval of exactly these figures.
@@ -19,7 +19,7 @@ from ledger_db.books.tables import balances
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.amounts import Amounts
 from ledger_db.correction import tables
-from ledger_db.correction.recalculation import Result, Verdict
+from ledger_db.correction.recalculation import Outcome, Result
 from ledger_db.errors import Hint, ReconstructionRefused, UnknownBalance, UnknownReconstruction
 from ledger_db.evidence.tables import approvals
 from ledger_db.server.catalogue import has_enabled_trigger
@@ -159,7 +159,8 @@ def _is_selected(selection: Selection, given: list[str]) -> ColumnElement[bool]:
     if selection == "given":
         return balances.c.balance_id == any_(literal(given, ARRAY(Text)))
     if selection == "requested":
-        return balances.c.meta_data.op("->>")("BLNK_RUN_RECONCILIATION") == literal("SOURCE")
+        requested: ColumnElement[str] = balances.c.meta_data["BLNK_RUN_RECONCILIATION"].astext
+        return requested == "SOURCE"
     return balances.c.id.in_(
         select(discrepancies.c.balance_key).where(
             discrepancies.c.closed_at.is_(None),
@@ -198,7 +199,7 @@ def store_result(connection: Connection, reconstruction_id: int, result: Result)
 
 
 def results_of(
-    connection: Connection, reconstruction_id: int, *, verdict: Verdict | None = None, balance_id: str | None = None
+    connection: Connection, reconstruction_id: int, *, verdict: Outcome | None = None, balance_id: str | None = None
 ) -> list[Result]:
     """The outcome for each of its balances, largest difference first."""
     results = tables.reconstruction_results
@@ -223,7 +224,7 @@ def _result(row: Row[Any]) -> Result:
 
 
 def change_result(
-    connection: Connection, reconstruction_id: int, balance_key: int, verdict: Verdict, remark: str
+    connection: Connection, reconstruction_id: int, balance_key: int, verdict: Outcome, remark: str
 ) -> None:
     """Store the outcome for a balance that was to be corrected."""
     results = tables.reconstruction_results
@@ -237,7 +238,7 @@ def change_result(
 def end_reconstruction(
     connection: Connection, reconstruction_id: int, *, status: Literal["ended", "rejected"] = "ended"
 ) -> Reconstruction:
-    """Close the record: nothing more comes of it."""
+    """End a reconstruction: nothing more is corrected by it. A second call changes nothing."""
     reconstructions = tables.reconstructions
     connection.execute(
         update(reconstructions)

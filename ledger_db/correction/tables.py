@@ -1,4 +1,4 @@
-"""Reconstructions, their results, and the log of corrections, which only grows."""
+"""Reconstructions, their results, and the append-only log of corrections."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ reconstructions = Table(
         server_default=text("'open'"),
     ),
     Column("base_run_id", BigInteger, ForeignKey(runs.c.run_id)),
-    # Over every difference that is to be corrected: what an approval is about.
+    # Over every difference that is to be corrected; an approval is for one hash.
     Column("figures_hash", String(64)),
     Column("approval_reasons", ARRAY(Text)),
-    # Unique: an approval is good for one reconstruction.
+    # Unique: an approval is used by one reconstruction.
     Column("approval_id", BigInteger, ForeignKey(approvals.c.approval_id), unique=True),
     Column("applying_at", DateTime(timezone=True)),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     Column("ended_at", DateTime(timezone=True)),
     # proposals.find_proposal: the newest proposal of some figures
     Index("ix_reconstructions_figures_hash", "figures_hash", "reconstruction_id"),
-    # proposals.find_resumable: what an interrupted flow run left
+    # proposals.find_resumable: the reconstruction of an interrupted flow run
     Index("ix_reconstructions_flow_run_id", "flow_run_id", "reconstruction_id"),
     schema=EOD_SCHEMA,
 )
@@ -106,7 +106,7 @@ corrections = Table(
     # The newest certified close at the time, and the orchestrator's run.
     Column("base_run_id", BigInteger),
     Column("flow_run_id", Text),
-    # When the stored row was last seen to agree; NULL: not known. Until corrected_at it said something else.
+    # When the stored row was last seen to agree, NULL: not known. It may have differed from then to corrected_at.
     Column("drifted_since", DateTime(timezone=True)),
     Column("corrected_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     UniqueConstraint("reconstruction_id", "balance_key"),

@@ -18,15 +18,15 @@ Decision = Literal["approved", "rejected", "refused"]
 
 
 class Decidable(Protocol):
-    """What somebody decides about: figures, who proposed them, and the flow run that did."""
+    """What a person decides about: figures, who proposed them, and in which flow run."""
 
     @property
     def figures_hash(self) -> str | None:
-        """Over all that would be done."""
+        """SHA-256 over every difference that would be corrected."""
 
     @property
     def proposed_by(self) -> str:
-        """Whoever decides must be somebody else; empty: nobody is named."""
+        """Who proposed them, and may not approve them; empty: no name was given."""
 
     @property
     def flow_run_id(self) -> str | None:
@@ -35,7 +35,7 @@ class Decidable(Protocol):
 
 @dataclass(frozen=True)
 class Approval:
-    """A decision about figures. ``refused``: whoever decided may not approve them; ``remark`` says why."""
+    """A decision about figures. ``refused``: this person may not approve them; ``remark`` has the reason."""
 
     approval_id: int
     figures_hash: str
@@ -60,7 +60,7 @@ def decide(
     channel: str,
     remark: str = "",
 ) -> Approval:
-    """Keep a decision about a proposal's figures; one that must not count is kept as refused, with the reason."""
+    """Store a decision about a proposal's figures; one that does not count is stored as refused, with the reason."""
     why_not = ""
     if not _spelled(decided_by):
         why_not = "an approval is evidence: it needs the name of who approves"
@@ -94,9 +94,9 @@ def _spelled(name: str) -> str:
 
 
 def approvals_of(connection: Connection, proposal: Decidable, *, within: timedelta) -> list[Approval]:
-    """The approvals of a proposal's figures by somebody else that are not too old, newest first.
+    """The approvals of a proposal's figures by other people than its proposer that are not too old, newest first.
 
-    A later rejection of the figures takes an approval back. Used ones are included.
+    A later rejection of the figures revokes an approval. Used ones are included.
     """
     approvals, later = tables.approvals, tables.approvals.alias("later")
     rows = connection.execute(

@@ -22,7 +22,7 @@ approvals = Table(
     metadata,
     Column("approval_id", BigInteger, Identity(), primary_key=True),
     Column("figures_hash", String(64), nullable=False),
-    # refused: whoever decided may not, or not any more
+    # refused: the person who decided is not allowed to
     Column(
         "decision", Enum("approved", "rejected", "refused", name="approval_decision", schema=EOD_SCHEMA), nullable=False
     ),
@@ -32,7 +32,7 @@ approvals = Table(
     Column("remark", Text, nullable=False),
     Column("flow_run_id", Text),
     Column("decided_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-    # proposals.find_approval: the approvals of some figures
+    # approvals.approvals_of: the approvals of some figures
     Index("ix_approvals_figures_hash", "figures_hash", "approval_id"),
     schema=EOD_SCHEMA,
 )

@@ -1,4 +1,4 @@
-"""Stored balance rows, closed dates and transactions against what proves them; each difference has a cause.
+"""Compares stored balance rows, closed dates and transactions with what proves them; each difference gets a cause.
 
 Owns: ``ledger_eod.verifications``, ``verification_sums``, ``discrepancies``, ``opening_balances``.
 Reads: the ledger, and everything of ``close``. Writes findings only, no ledger row; waits for no writer.

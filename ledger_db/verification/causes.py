@@ -1,7 +1,7 @@
-"""Causes: what a difference comes from, decided by ordered rules, each with its evidence and what to do about it.
+"""Causes of differences, determined by ordered rules, each with its evidence and what to do about it.
 
-The stored row of a balance is one witness. The raw rows are another, and where there is a close, its snapshot plus
-what came since is a third. Who of the three stands alone says most; known mistakes of applications say the rest.
+The stored row of a balance is one witness. The raw rows are another. Where there is a close, its snapshot plus what was
+posted since is a third. The cause follows from which of the three disagrees, and from known mistakes of applications.
 Pure: this module reads nothing.
 """
 
@@ -20,7 +20,7 @@ Action = Literal["correct", "investigate", "wait", "declare_unprovable"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """A known mistake that would account for a balance's drift, and the transactions that could have met it."""
+    """A known mistake that would account for a balance's drift, and the transactions on which it may have been made."""
 
     row_count: int
     transaction_ids: tuple[str, ...]
@@ -31,7 +31,7 @@ class Suspect:
     """A balance on which witnesses differ, at one instant.
 
     ``proven``: what its postings prove. ``since``: the part of it that is not in the base close's cut. ``snapshot``:
-    the base close's figures. ``based``: what the raw rows in that close's cut add up to. Both None without a close.
+    the base close's figures. ``based``: the sums of the raw rows in that close's cut. Both None without a close.
     """
 
     balance_key: int
@@ -54,12 +54,12 @@ class Suspect:
 
     @property
     def raw_rows_agree_with_snapshot(self) -> bool:
-        """Whether the base close still is what its raw rows add up to; true without one."""
+        """Whether the base close's snapshot is the sum of its raw rows; true without a close."""
         return self.snapshot == self.based
 
     @property
     def stored_agrees(self) -> bool:
-        """Whether the stored row is what at least one other witness says."""
+        """Whether the stored row agrees with at least one other witness."""
         witnesses = [self.proven]
         witnesses += [part.plus(self.since) for part in (self.snapshot, self.based) if part is not None]
         return self.stored in witnesses
@@ -84,7 +84,7 @@ class Finding:
 
     @property
     def unexplained_volume(self) -> Decimal:
-        """How much of the posted volume stays without explanation; minor units."""
+        """How much of the posted volume has no explanation; minor units."""
         if self.cause != "unexplained" or self.stored is None or self.proven is None:
             return Decimal(0)
         drift = self.stored.minus(self.proven)
@@ -92,25 +92,28 @@ class Finding:
 
 
 def judge(suspect: Suspect) -> list[Finding]:
-    """Every finding about one balance: on its history, and by the first rule that applies on its stored row."""
+    """Every finding about one balance: one about its history, and one about its stored row, by the first rule that
+    applies.
+    """
     findings = []
     if not suspect.raw_rows_agree_with_snapshot:
         findings.append(_row_edited_or_removed(suspect))
     for rule in RULES:
-        verdict = rule(suspect)
-        if verdict is not None:
-            return [*findings, _about_stored_row(suspect, *verdict)]
+        judgement = rule(suspect)
+        if judgement is not None:
+            return [*findings, _about_stored_row(suspect, *judgement)]
     return findings
 
 
-Verdict = tuple[str, Action, dict[str, Any]] | None
+#: A cause, what to do about it, and the evidence.
+Judgement = tuple[str, Action, dict[str, Any]]
 
 
 def _row_edited_or_removed(suspect: Suspect) -> Finding:
-    """The raw rows of a close's cut no longer add up to its snapshot: one of the two was changed afterwards.
+    """The sum of the raw rows in a close's cut is no longer its snapshot: one of the two was changed afterwards.
 
-    Whom the stored row agrees with tells which: with the snapshot, when a transaction was edited or deleted; with the
-    raw rows, when the snapshot was altered or a row moved across the cut by an edit of its effective date.
+    The stored row shows which one. It agrees with the snapshot when a transaction was edited or deleted. It agrees with
+    the raw rows when the snapshot was altered, or when an edited effective date moved a row across the cut.
     """
     if suspect.snapshot is None or suspect.based is None:
         raise ValueError(f"{suspect.balance_id} has no close to compare with")
@@ -130,7 +133,7 @@ def _row_edited_or_removed(suspect: Suspect) -> Finding:
 
 
 def _about_stored_row(suspect: Suspect, cause: str, action: Action, evidence: dict[str, Any]) -> Finding:
-    # Not both: the application recomputes the sum from the parts at its next write, and the drift stays the same one.
+    # Never both: the application computes the balance again at its next write, and the difference must not change then.
     difference, gross = difference_of(suspect.drift if any(suspect.drift) else _sum_errors(suspect))
     return Finding(
         cause, action, balance_key=suspect.balance_key, stored=suspect.stored, proven=suspect.proven,
@@ -148,8 +151,8 @@ def _sum_errors(suspect: Suspect) -> tuple[Decimal, Decimal]:
     )
 
 
-def _balance_not_credit_minus_debit(suspect: Suspect) -> Verdict:
-    """The parts are proven, their difference is not what is stored. The application overwrites it at the next write."""
+def _balance_not_credit_minus_debit(suspect: Suspect) -> Judgement | None:
+    """The parts are proven, but the stored balance is not credit minus debit; the application's next write mends it."""
     if not suspect.stored_agrees or not any(_sum_errors(suspect)):
         return None
     return "balance_not_credit_minus_debit", "correct", {
@@ -162,10 +165,10 @@ def _balance_not_credit_minus_debit(suspect: Suspect) -> Verdict:
     }  # fmt: skip
 
 
-def _negative_inflight(suspect: Suspect) -> Verdict:
+def _negative_inflight(suspect: Suspect) -> Judgement | None:
     """The row is what its postings prove, and they prove a negative hold.
 
-    More was settled than a hold had (``over_commit``), or a hold was settled on another balance than it was made on.
+    More was settled than was held (``over_commit``), or a hold was settled on another balance than it was made on.
     """
     if not suspect.stored_agrees or min(suspect.stored.inflight_credit, suspect.stored.inflight_debit) >= 0:
         return None
@@ -179,14 +182,14 @@ def _agrees(suspect: Suspect) -> bool:
     return suspect.stored_agrees
 
 
-def _legacy_rate(suspect: Suspect) -> Verdict:
-    """An old installation converted at a float rate: what the destination got then cannot be proved now."""
+def _legacy_rate(suspect: Suspect) -> Judgement | None:
+    """An old installation converted at a float rate: the amount that the destination received cannot be proved."""
     found = suspect.explanations.get("legacy_rate")
     return None if _agrees(suspect) or found is None else ("legacy_rate", "declare_unprovable", _transactions(found))
 
 
-def _wrong_scale(suspect: Suspect) -> Verdict:
-    """The drift is that of amounts in major units taken for minor ones, or an amount has too many decimals."""
+def _wrong_scale(suspect: Suspect) -> Judgement | None:
+    """The drift is what amounts in major units cause when taken for minor units, or an amount has too many decimals."""
     found = None if _agrees(suspect) else suspect.explanations.get("wrong_scale")
     if found is not None:
         return "wrong_scale", "correct", _transactions(found)
@@ -195,30 +198,30 @@ def _wrong_scale(suspect: Suspect) -> Verdict:
 
 
 def action_on(cause: str) -> Action:
-    """What to do about a transaction that no ledger should hold: nothing that a rewrite of a balance row could mend.
+    """What to do about a transaction that no ledger should hold; a rewrite of a balance row never mends it.
 
-    An early commit's hold is to come or to be refused yet, and before that there is nothing to settle or to release.
+    The hold of an early commit is still queued. Until it is made or rejected there is nothing to settle or release.
     """
     return "wait" if cause == "early_commit" else "investigate"
 
 
-def _explained_by(cause: str) -> Callable[[Suspect], Verdict]:
-    def rule(suspect: Suspect) -> Verdict:
+def _explained_by(cause: str) -> Callable[[Suspect], Judgement | None]:
+    def rule(suspect: Suspect) -> Judgement | None:
         found = None if _agrees(suspect) else suspect.explanations.get(cause)
         return None if found is None else (cause, action_on(cause), _transactions(found))
 
     return rule
 
 
-def _tampered_stored_row(suspect: Suspect) -> Verdict:
-    """Two witnesses, the close's snapshot and the raw rows, say the same, and the stored row stands alone."""
+def _tampered_stored_row(suspect: Suspect) -> Judgement | None:
+    """The close's snapshot and the raw rows agree; only the stored row differs."""
     if _agrees(suspect) or suspect.based is None or not suspect.raw_rows_agree_with_snapshot:
         return None
     return "tampered_stored_row", "correct", {"close": str(suspect.base_date), "drift": suspect.drift.as_evidence()}
 
 
-def _unexplained(suspect: Suspect) -> Verdict:
-    """No two witnesses agree, or there is no close to be the third."""
+def _unexplained(suspect: Suspect) -> Judgement | None:
+    """No two witnesses agree, or there is no close to be the third witness."""
     return None if _agrees(suspect) else ("unexplained", "investigate", {"drift": suspect.drift.as_evidence()})
 
 
@@ -226,15 +229,15 @@ def _transactions(explanation: Explanation) -> dict[str, Any]:
     return {"transaction_count": explanation.row_count, "transaction_ids": list(explanation.transaction_ids)}
 
 
-#: About the stored row; the first that applies gives the cause. From what is certain to what is only left over.
-RULES: Final[tuple[Callable[[Suspect], Verdict], ...]] = (
+#: About the stored row; the first rule that applies gives the cause. The most certain causes come first.
+RULES: Final[tuple[Callable[[Suspect], Judgement | None], ...]] = (
     _balance_not_credit_minus_debit,
     _negative_inflight,
     _legacy_rate,
     _wrong_scale,
-    _explained_by("early_commit"),  # taken off other holds through a queued one that is not carried out yet
-    _explained_by("orphan_commit"),  # taken off a hold through a parent that holds nothing
-    _explained_by("over_commit"),  # the stored hold stopped at zero, the postings went below
+    _explained_by("early_commit"),  # settles a queued hold, not made yet: it took from other holds
+    _explained_by("orphan_commit"),  # its parent holds nothing: it took from other holds
+    _explained_by("over_commit"),  # the stored hold stopped at zero, the postings are below
     _explained_by("duplicate_reference"),  # recorded twice, applied once
     _explained_by("cross_currency"),  # recorded between two currencies, not applied
     _tampered_stored_row,

@@ -1,54 +1,58 @@
-"""Discrepancies: findings as rows that stay, one for as long as the same difference is seen night after night."""
+"""Discrepancies: findings as rows that are kept, one row for as long as verifications see the same difference."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Text,
+    and_,
+    any_,
+    cast,
+    exists,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from ledger_db.books.tables import balances, transactions
 from ledger_db.close.row_checksums import closes_to_check
-from ledger_db.core.amounts import plain
+from ledger_db.close.tables import runs
+from ledger_db.core.amounts import Parts, plain, total
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import system_identifier
+from ledger_db.verification import tables
 from ledger_db.verification.causes import Finding
-from ledger_db.verification.sweeps import Scope, Verification
+from ledger_db.verification.sweeps import Scope, Tally, Verification
 
-PARTS: Final = ("credit_balance", "debit_balance", "inflight_credit_balance", "inflight_debit_balance")
-
-#: Which open discrepancies a scope would see if they were still there. Since the close a stored row that agrees with
-#: the close's snapshot is right; only the raw rows from the first one on can say that the snapshot is not. Of
-#: transactions it looks at the newest, and an early commit is always one of those. What was said of closes is seen only
-#: where their cuts can still be told: not in a copy restored into another cluster.
-SEEN_BY: Final[dict[Scope, str]] = {
-    "since-close": "(known.balance_key IS NOT NULL OR (known.cause = 'early_commit' AND :unrestricted)) "
-    "AND known.business_date IS NULL AND known.cause <> 'row_edited_or_removed'",
-    "from-genesis": "(known.balance_key IS NOT NULL OR (known.transaction_key IS NOT NULL AND :unrestricted)) "
-    "AND known.business_date IS NULL AND (known.cause <> 'row_edited_or_removed' OR EXISTS ("
-    "SELECT FROM ledger_eod.verifications AS seen "
-    "JOIN ledger_eod.runs AS seen_base ON seen_base.run_id = seen.base_run_id "
-    "JOIN ledger_eod.runs AS base ON base.genesis_run_id = seen_base.genesis_run_id "
-    "WHERE seen.verification_id = known.last_verification_id AND base.run_id = :base_run_id))",
-    "checksums": "known.business_date IS NOT NULL "
-    "AND CAST(known.evidence ->> 'run_id' AS bigint) = ANY(CAST(:checked_run_ids AS bigint []))",
-}
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """How many findings opened a discrepancy, and how many saw an open one again."""
-
-    opened_count: int
-    seen_count: int
+_KNOWN: Final = tables.discrepancies
+#: Of the balance or the transaction that a discrepancy is about.
+_CURRENCY: Final = func.coalesce(balances.c.currency, transactions.c.currency)
 
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """A finding as it is kept. Minor units; stored and proven are None where it is not about a balance."""
+    """A finding as it is kept. Minor units; amounts are None where it is not about a balance.
+
+    ``stored``, ``proven``: the parts that differ. ``stored_balance``, ``stored_inflight_balance``: of the stored row;
+    None where ``stored`` is what a close stored.
+    """
 
     discrepancy_id: int
     cause: str
@@ -59,15 +63,9 @@ class Discrepancy:
     currency: str | None
     business_date: date | None
     stored_balance: Decimal | None
-    stored_credit_balance: Decimal | None
-    stored_debit_balance: Decimal | None
     stored_inflight_balance: Decimal | None
-    stored_inflight_credit_balance: Decimal | None
-    stored_inflight_debit_balance: Decimal | None
-    proven_credit_balance: Decimal | None
-    proven_debit_balance: Decimal | None
-    proven_inflight_credit_balance: Decimal | None
-    proven_inflight_debit_balance: Decimal | None
+    stored: Parts | None
+    proven: Parts | None
     difference: str
     gross_difference: Decimal
     evidence: dict[str, Any]
@@ -87,7 +85,7 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class CauseTotal:
-    """What one cause comes to in one currency."""
+    """The discrepancies of one cause in one currency: how many, and their total regardless of signs, in minor units."""
 
     cause: str
     action: str
@@ -96,57 +94,133 @@ class CauseTotal:
     gross_difference: Decimal
 
 
-def record_findings(connection: Connection, verification: Verification, findings: Sequence[Finding]) -> Recorded:
-    """Store findings: a new one opens a discrepancy, one that is open with the same difference is seen again."""
+def record_findings(connection: Connection, verification: Verification, findings: Sequence[Finding]) -> Tally:
+    """Store findings and count them.
+
+    A new one opens a discrepancy; where one is open with the same cause and difference, that one is seen again.
+    """
     if not findings:
-        return Recorded(0, 0)
-    row = connection.execute(
+        return Tally()
+    recorded = connection.execute(
         statement(connection, "verification.record_findings"),
         {
-            "findings": json.dumps([_columns(finding) for finding in findings]),
+            "findings": json.dumps([_as_json(finding) for finding in findings]),
             "verification_id": verification.verification_id,
             "scope": verification.scope,
         },
     ).one()
-    return Recorded(*row)
+    return Tally(
+        finding_count=len(findings),
+        opened_count=recorded.opened_count,
+        unexplained_volume=total(finding.unexplained_volume for finding in findings),
+    )
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    amounts = {"stored_balance": finding.balance, "stored_inflight_balance": finding.inflight_balance}
+    amounts |= {} if finding.stored is None else finding.stored.as_columns("stored_")
+    amounts |= {} if finding.proven is None else finding.proven.as_columns("proven_")
+    return {
+        "cause": finding.cause,
+        "action": finding.action,
+        "balance_key": finding.balance_key,
+        "transaction_key": finding.transaction_key,
+        "business_date": None if finding.business_date is None else str(finding.business_date),
+        "difference": finding.difference,
+        "gross_difference": plain(finding.gross_difference),
+        "evidence": dict(finding.evidence),
+        **{column: None if amount is None else plain(amount) for column, amount in amounts.items()},
+    }
 
 
 def close_unseen(connection: Connection, verification: Verification) -> int:
     """Close what this verification would have seen and did not; returns how many. Call it when no batch failed.
 
-    What another one saw meanwhile stays open: this one may have looked there before it came to be.
+    What another verification saw since this one started stays open: this one may have looked there before.
     """
     return connection.execute(
-        text(
-            f"""
-            UPDATE ledger_eod.discrepancies AS known
-            SET closed_at = clock_timestamp(), closed_verification_id = :verification_id
-            WHERE known.closed_at IS NULL
-                AND known.last_seen_at < (
-                    SELECT started_at FROM ledger_eod.verifications WHERE verification_id = :verification_id
-                )
-                AND {SEEN_BY[verification.scope]}
-                AND (
-                    CAST(:unrestricted AS boolean)
-                    OR known.balance_key IN (
-                        SELECT id FROM blnk.balances
-                        WHERE (CAST(:ledger_id AS text) IS NULL OR ledger_id = CAST(:ledger_id AS text))
-                            AND (CAST(:currency AS text) IS NULL OR currency = CAST(:currency AS text))
-                            AND (
-                                CAST(:balance_ids AS text []) IS NULL
-                                OR balance_id = ANY(CAST(:balance_ids AS text []))
-                            )
-                    )
-                )
-            """  # noqa: S608 - one of three constants
-        ),
-        {
-            "verification_id": verification.verification_id,
-            "unrestricted": not verification.is_restricted,
-            "base_run_id": verification.base_run_id,
-            "checked_run_ids": closes_to_check(connection, system_identifier(connection)),
-            **verification.restriction,
-        },
+        update(_KNOWN)
+        .where(
+            _KNOWN.c.closed_at.is_(None),
+            _KNOWN.c.last_seen_at < verification.started_at,
+            _is_seen_by(connection, verification),
+            _is_restricted_to(verification),
+        )
+        .values(closed_at=func.clock_timestamp(), closed_verification_id=verification.verification_id)
+    ).rowcount
+
+
+def _is_seen_by(connection: Connection, verification: Verification) -> ColumnElement[bool]:
+    """Whether a verification of this scope would see an open discrepancy if the difference were still there.
+
+    Checksums: what was found of the closes whose cuts are of this cluster; a restored copy can no longer check others.
+    """
+    if verification.scope == "checksums":
+        run_ids = closes_to_check(connection, system_identifier(connection))
+        return and_(
+            _KNOWN.c.business_date.is_not(None),
+            cast(_KNOWN.c.evidence["run_id"].astext, BigInteger) == any_(literal(run_ids, ARRAY(BigInteger))),
+        )
+    return and_(
+        _KNOWN.c.business_date.is_(None),
+        or_(_KNOWN.c.balance_key.is_not(None), _is_of_checked_transaction(verification)),
+        or_(_KNOWN.c.cause != "row_edited_or_removed", _is_of_same_closes(verification)),
+    )
+
+
+def _is_of_checked_transaction(verification: Verification) -> ColumnElement[bool]:
+    """From genesis every transaction is checked. Since the close only the newest are, and an early commit is one."""
+    if verification.is_restricted:
+        return false()
+    if verification.scope == "since-close":
+        return _KNOWN.c.cause == "early_commit"
+    return _KNOWN.c.transaction_key.is_not(None)
+
+
+def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
+    """Whether it was last seen by a verification whose base is of the same chain of closes.
+
+    Only a verification from genesis compares all raw rows with snapshots; since the close, the snapshots are the proof.
+    """
+    if verification.scope == "since-close" or verification.base_run_id is None:
+        return false()
+    seen, seen_base, base = tables.verifications.alias("seen"), runs.alias("seen_base"), runs.alias("base")
+    return (
+        exists()
+        .where(
+            seen.c.verification_id == _KNOWN.c.last_verification_id,
+            seen_base.c.run_id == seen.c.base_run_id,
+            base.c.genesis_run_id == seen_base.c.genesis_run_id,
+            base.c.run_id == verification.base_run_id,
+        )
+        .correlate(_KNOWN)
+    )
+
+
+def _is_restricted_to(verification: Verification) -> ColumnElement[bool]:
+    if not verification.is_restricted:
+        return true()
+    chosen = select(balances.c.id)
+    if verification.ledger_id is not None:
+        chosen = chosen.where(balances.c.ledger_id == verification.ledger_id)
+    if verification.currency is not None:
+        chosen = chosen.where(balances.c.currency == verification.currency)
+    if verification.balance_ids is not None:
+        chosen = chosen.where(balances.c.balance_id == any_(literal(verification.balance_ids, ARRAY(Text))))
+    return _KNOWN.c.balance_key.in_(chosen)
+
+
+def close_corrected(connection: Connection, balance_key: int, *, causes: Iterable[str], correction_id: int) -> int:
+    """Close what was found of a balance's stored row, of some causes: a correction answers it. Returns how many."""
+    return connection.execute(
+        update(_KNOWN)
+        .where(
+            _KNOWN.c.balance_key == balance_key,
+            _KNOWN.c.closed_at.is_(None),
+            _KNOWN.c.business_date.is_(None),
+            _KNOWN.c.cause == any_(literal(sorted(causes), ARRAY(Text))),
+        )
+        .values(closed_at=func.clock_timestamp(), closed_correction_id=correction_id)
     ).rowcount
 
 
@@ -158,76 +232,48 @@ def list_discrepancies(
     cause: str | None = None,
     verification_id: int | None = None,
 ) -> list[Discrepancy]:
-    """Discrepancies, largest difference first; ``verification_id``: only those it saw."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT
-                discrepancy_id, cause, action, found_by, balance_id, transaction_id,
-                COALESCE(balances.currency, transactions.currency), business_date, stored_balance,
-                stored_credit_balance, stored_debit_balance, stored_inflight_balance, stored_inflight_credit_balance,
-                stored_inflight_debit_balance, proven_credit_balance, proven_debit_balance,
-                proven_inflight_credit_balance, proven_inflight_debit_balance, difference, gross_difference,
-                evidence, first_seen_at, first_verification_id, last_seen_at, last_verification_id, closed_at,
-                closed_verification_id
-            FROM ledger_eod.discrepancies AS known
-            LEFT JOIN blnk.balances ON balances.id = known.balance_key
-            LEFT JOIN blnk.transactions ON transactions.id = known.transaction_key
-            WHERE (CAST(:closed_too AS boolean) OR closed_at IS NULL)
-                AND (CAST(:cause AS text) IS NULL OR cause = CAST(:cause AS text))
-                AND (
-                    CAST(:verification_id AS bigint) IS NULL OR last_verification_id = CAST(:verification_id AS bigint)
-                )
-            ORDER BY gross_difference DESC, discrepancy_id
-            LIMIT :limit
-            """
-        ),
-        {"limit": limit, "closed_too": closed_too, "cause": cause, "verification_id": verification_id},
+    """Discrepancies, largest difference first; ``verification_id``: only those that it saw."""
+    query = _with_subjects(
+        select(_KNOWN, balances.c.balance_id, transactions.c.transaction_id, _CURRENCY.label("currency"))
     )
-    return [Discrepancy(*row) for row in rows]
+    if not closed_too:
+        query = query.where(_KNOWN.c.closed_at.is_(None))
+    if cause is not None:
+        query = query.where(_KNOWN.c.cause == cause)
+    if verification_id is not None:
+        query = query.where(_KNOWN.c.last_verification_id == verification_id)
+    rows = connection.execute(query.order_by(_KNOWN.c.gross_difference.desc(), _KNOWN.c.discrepancy_id).limit(limit))
+    return [_discrepancy(row) for row in rows]
 
 
 def cause_totals(connection: Connection, *, verification_id: int | None = None) -> list[CauseTotal]:
     """Open discrepancies by cause and currency, largest difference first."""
+    currency = func.coalesce(_CURRENCY, literal_column("''"))
+    gross_difference = func.sum(_KNOWN.c.gross_difference)
+    query = _with_subjects(select(_KNOWN.c.cause, _KNOWN.c.action, currency, func.count(), gross_difference)).where(
+        _KNOWN.c.closed_at.is_(None)
+    )
+    if verification_id is not None:
+        query = query.where(_KNOWN.c.last_verification_id == verification_id)
     rows = connection.execute(
-        text(
-            """
-            SELECT
-                cause, action, COALESCE(balances.currency, transactions.currency, ''), count(*), sum(gross_difference)
-            FROM ledger_eod.discrepancies AS known
-            LEFT JOIN blnk.balances ON balances.id = known.balance_key
-            LEFT JOIN blnk.transactions ON transactions.id = known.transaction_key
-            WHERE closed_at IS NULL
-                AND (
-                    CAST(:verification_id AS bigint) IS NULL OR last_verification_id = CAST(:verification_id AS bigint)
-                )
-            GROUP BY 1, 2, 3
-            ORDER BY 5 DESC, 1, 2, 3
-            """
-        ),
-        {"verification_id": verification_id},
+        query.group_by(_KNOWN.c.cause, _KNOWN.c.action, currency).order_by(
+            gross_difference.desc(), _KNOWN.c.cause, _KNOWN.c.action, currency
+        )
     )
     return [CauseTotal(*row) for row in rows]
 
 
-def _columns(finding: Finding) -> dict[str, Any]:
-    columns: dict[str, Any] = {
-        "cause": finding.cause,
-        "action": finding.action,
-        "balance_key": finding.balance_key,
-        "transaction_key": finding.transaction_key,
-        "business_date": None if finding.business_date is None else str(finding.business_date),
-        "stored_balance": _text(finding.balance),
-        "stored_inflight_balance": _text(finding.inflight_balance),
-        "difference": finding.difference,
-        "gross_difference": plain(finding.gross_difference),
-        "evidence": dict(finding.evidence),
-    }
-    for side, parts in (("stored", finding.stored), ("proven", finding.proven)):
-        amounts = [None] * len(PARTS) if parts is None else list(parts)
-        columns |= {f"{side}_{name}": _text(amount) for name, amount in zip(PARTS, amounts, strict=True)}
-    return columns
+def _with_subjects(query: Select[Any]) -> Select[Any]:
+    return query.select_from(
+        _KNOWN.outerjoin(balances, balances.c.id == _KNOWN.c.balance_key)
+        .outerjoin(transactions, transactions.c.id == _KNOWN.c.transaction_key)
+    )  # fmt: skip
 
 
-def _text(amount: Decimal | None) -> str | None:
-    return None if amount is None else plain(amount)
+def _discrepancy(row: Row[Any]) -> Discrepancy:
+    names = {field.name for field in fields(Discrepancy)} - {"stored", "proven"}
+    return Discrepancy(
+        **{name: row._mapping[name] for name in names},
+        stored=None if row.stored_credit_balance is None else Parts.of_row(row, "stored_"),
+        proven=None if row.proven_credit_balance is None else Parts.of_row(row, "proven_"),
+    )

@@ -1,7 +1,7 @@
-"""Drift: stored balance rows against what their postings prove, one range of balances at one instant.
+"""Drift: compares stored balance rows with what their postings prove, one range of balances at one instant.
 
-Nothing here waits for writers or keeps them waiting. A transaction that is not committed is not in the stored row that
-the same statement sees; a future-dated one is in both; queued work is in neither.
+Nothing here waits for writers or makes them wait. A transaction that is not committed is neither in the stored row nor
+in the postings that the same statement sees. A future-dated one is in both. Queued work is in neither.
 """
 
 from __future__ import annotations
@@ -11,46 +11,62 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row
 
 from ledger_db.close.cut import cut_of
 from ledger_db.core.amounts import EXACT, NO_PARTS, Parts, plain
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import VerificationNotOpen
+from ledger_db.errors import Hint, VerificationNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import has_unique_column
+from ledger_db.server.connections import set_local, without_time_limit
 from ledger_db.verification.causes import Explanation, Finding, Suspect, action_on, judge
-from ledger_db.verification.sweeps import Verification, base_date_of, find_verification
+from ledger_db.verification.sweeps import Tally, Verification, base_date_of, find_verification
 
 
 @dataclass(frozen=True)
-class BatchVerdict:
-    """What one range of balances came to. ``gross_volume``: credits plus debits that its postings prove."""
+class BatchCheck:
+    """The findings on one range of balances. ``gross_volume``: credits plus debits that its postings prove."""
 
     verification: Verification
     balance_count: int
     gross_volume: Decimal
     findings: list[Finding]
 
+    @property
+    def tally(self) -> Tally:
+        """One batch with its balances; its findings are counted where they are stored."""
+        return Tally(batch_count=1, balance_count=self.balance_count, gross_volume=self.gross_volume)
 
-def verify_batch(connection: Connection, verification_id: int, keys: KeyRange) -> BatchVerdict:
-    """Compare the stored rows of a range with what proves them, and say why they differ where they do.
+
+def verify_batch(connection: Connection, verification_id: int, keys: KeyRange) -> BatchCheck:
+    """Compare the stored rows of a range with what proves them, and determine the cause of each difference.
 
     The comparison is one statement. The causes are read by further ones: give it a transaction in which all statements
     see the same instant. Reads only, locks nothing.
 
     Raises:
-        VerificationNotOpen: its sums are not collected, or it ended and they are gone.
+        UnknownVerification: there is none of this id.
+        VerificationNotOpen: its sums are not collected, or it has ended and they are deleted.
     """
     verification = find_verification(connection, verification_id)
     if verification.status != "open" or verification.collected_at is None:
-        raise VerificationNotOpen(f"{verification.name} has no sums to prove from; start a new one")
-    # fresh sums are not in the statistics yet, and a nested loop chosen for "one row" is the bad plan here
-    connection.execute(text("SET LOCAL enable_nestloop = off"))
+        raise VerificationNotOpen(f"{verification.name} has no sums to prove from", hint=Hint.start_verification)
+    rows = _compare_stored(connection, verification, keys)
+    differing = [row for row in rows if row.balance_key is not None]
+    findings = [
+        finding for suspect in _with_evidence(connection, verification, differing) for finding in judge(suspect)
+    ]
+    return BatchCheck(verification, rows[0].balance_count, rows[0].gross_volume, findings)
+
+
+def _compare_stored(connection: Connection, verification: Verification, keys: KeyRange) -> Sequence[Row[Any]]:
+    # fresh sums are not in the statistics yet: planned for one row, it would be a nested loop
+    set_local(connection, "enable_nestloop", "off")
     rows = connection.execute(
         statement(connection, "verification.compare_stored"),
         {
-            "verification_id": verification_id,
+            "verification_id": verification.verification_id,
             "cut": verification.cut,
             "first_key": keys.first_key,
             "last_key": keys.last_key,
@@ -59,24 +75,20 @@ def verify_batch(connection: Connection, verification_id: int, keys: KeyRange) -
             **verification.restriction,
         },
     ).all()
-    connection.execute(text("SET LOCAL enable_nestloop = on"))
-    differing = [row for row in rows if row.balance_key is not None]
-    findings = [
-        finding for suspect in _with_evidence(connection, verification, differing) for finding in judge(suspect)
-    ]
-    return BatchVerdict(verification, rows[0].balance_count, rows[0].gross_volume, findings)
+    set_local(connection, "enable_nestloop", "on")
+    return rows
 
 
 def _with_evidence(connection: Connection, verification: Verification, rows: Sequence[Row[Any]]) -> list[Suspect]:
-    """The differing balances with all that the rules need to know of them. Cost: their histories, by index."""
+    """The differing balances with the evidence that the rules read. Cost: their histories, by index."""
     if not rows:
         return []
     suspects = [suspect_of(row) for row in rows]
     if verification.base_run_id is not None:
         base_date = base_date_of(connection, verification)
         based = _based_sums(connection, verification, suspects)
-        # a balance made after the close has neither snapshot nor postings before it: both witnesses say zero. What is
-        # said of the stored row is said of the close's figures in every scope, so that it is the same difference.
+        # A balance made after the close has neither a snapshot nor postings before it: both witnesses are zero.
+        # Compare with the close's figures in every scope, so that the difference is identical.
         suspects = [
             replace(
                 suspect, base_date=base_date, based=based.get(suspect.balance_id, NO_PARTS),
@@ -88,54 +100,45 @@ def _with_evidence(connection: Connection, verification: Verification, rows: Seq
     else:
         suspects = [replace(suspect, snapshot=None) for suspect in suspects]
     base_cut = cut_of(connection, verification.base_run_id, "base")["base_cut"]
-    explanations = explanations_of(connection, suspects, base_cut)
+    explanations = match_explanations(connection, suspects, base_cut)
     return [replace(suspect, explanations=explanations.get(suspect.balance_id, {})) for suspect in suspects]
 
 
 def suspect_of(row: Row[Any]) -> Suspect:
-    """A compared row of ``compare_stored.sql`` or ``recalculate_balance.sql``, without further evidence."""
-
-    def parts(prefix: str) -> Parts:
-        return Parts(
-            *(
-                getattr(row, f"{prefix}_{name}")
-                for name in ("credit_balance", "debit_balance", "inflight_credit_balance", "inflight_debit_balance")
-            )
-        )
-
+    """A compared row of ``compare_stored.sql`` or ``recalculate.sql``, without further evidence."""
     return Suspect(
         balance_key=row.balance_key,
         balance_id=row.balance_id,
         currency=row.currency,
         balance=row.stored_balance,
         inflight_balance=row.stored_inflight_balance,
-        stored=parts("stored"),
-        proven=parts("proven"),
-        since=parts("since"),
-        snapshot=parts("snapshot"),
+        stored=Parts.of_row(row, "stored_"),
+        proven=Parts.of_row(row, "proven_"),
+        since=Parts.of_row(row, "since_"),
+        snapshot=Parts.of_row(row, "snapshot_"),
     )
 
 
 def _based_sums(connection: Connection, verification: Verification, suspects: Sequence[Suspect]) -> dict[str, Parts]:
-    """What the raw rows in the base close's cut add up to. From genesis the proof has it; else it is summed here."""
+    """The sums of the raw rows in the base close's cut. From genesis the proof has them; otherwise they are read."""
     if verification.scope == "from-genesis":
         return {suspect.balance_id: suspect.proven.minus(suspect.since) for suspect in suspects}
     rows = connection.execute(
-        statement(connection, "verification.sum_based"),
+        statement(connection, "verification.based_sums"),
         {
             "balance_ids": [suspect.balance_id for suspect in suspects],
             **cut_of(connection, verification.base_run_id, "base"),
         },
     )
-    return {row[0]: Parts(*row[1:]) for row in rows}
+    return {row.balance_id: Parts.of_row(row) for row in rows}
 
 
-def explanations_of(
+def match_explanations(
     connection: Connection, suspects: Sequence[Suspect], base_cut: str | None
 ) -> dict[str, dict[str, Explanation]]:
     """The known mistakes that would account for each balance's drift. Cost: their histories, by index.
 
-    ``base_cut``: the newest close's; a queued hold that was recorded since may still come.
+    ``base_cut``: the newest close's; a queued hold that was recorded since may still be made.
     """
     rows = connection.execute(
         statement(connection, "verification.match_explanations"),
@@ -155,18 +158,20 @@ def explanations_of(
 
 
 def check_transactions(connection: Connection, verification_id: int) -> list[Finding]:
-    """Transactions that no ledger should hold: orphan and early commits, over-commits, duplicates, two
-    currencies.
+    """Transactions that no ledger should hold: orphan and early commits, over-commits, duplicates, two currencies.
 
-    Looks at those that no finished verification has looked at yet; from genesis at all. A restricted verification is
-    about balances and looks at none. Reads only.
+    Checks those that no finished verification has checked; from genesis all. A restricted verification is about
+    balances and checks none. Reads only.
+
+    Raises:
+        UnknownVerification: there is none of this id.
     """
     verification = find_verification(connection, verification_id)
     if verification.is_restricted:
         return []
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    without_time_limit(connection)
     rows = connection.execute(
-        statement(connection, "verification.find_suspect_transactions"),
+        statement(connection, "verification.check_transactions"),
         {
             "cut": verification.cut,
             "reference_is_unique": has_unique_column(connection, "blnk.transactions", "reference"),

@@ -1,7 +1,7 @@
-"""Opening balances: what a balance held that no posting can prove, declared by somebody, for a reason, for good.
+"""Opening balances: what a balance held that no posting can prove. A declaration has an author and a reason, and stays.
 
 For balances imported with an amount and no transactions, and for histories that old installations left unprovable.
-Verification adds the newest declaration to the raw postings; the closes and history do not: they tell postings.
+Verification adds the newest declaration to the raw postings. Closes and history do not: they report postings only.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exists, select
 
+from ledger_db.books.tables import balances
 from ledger_db.core.amounts import Parts
-from ledger_db.errors import DeclarationRefused
+from ledger_db.errors import DeclarationRefused, Hint, UnknownBalance
 from ledger_db.postings.rules import statement
 
 
 @dataclass(frozen=True)
 class OpeningBalance:
-    """What is added to a balance's postings from now on; minor units."""
+    """What verification adds to a balance's postings from now on; minor units."""
 
     balance_id: str
     amounts: Parts
@@ -35,7 +36,8 @@ def declare_opening_balance(
     The newest declaration of a balance counts. Reads one balance's history; writes one row, no ledger row.
 
     Raises:
-        DeclarationRefused: who or why is missing, there is no such balance, or its row is not credit minus debit.
+        DeclarationRefused: the author or the reason is missing, or the row is not credit minus debit.
+        UnknownBalance: there is none of this id.
     """
     if not declared_by.strip() or not reason.strip():
         raise DeclarationRefused("a declaration is evidence: it needs who declares it, and why")
@@ -44,7 +46,9 @@ def declare_opening_balance(
         {"balance_id": balance_id, "declared_by": declared_by.strip(), "reason": reason.strip()},
     ).one_or_none()
     if row is None:
+        if not connection.scalar(select(exists().where(balances.c.balance_id == balance_id))):
+            raise UnknownBalance(f"there is no balance {balance_id}", hint=Hint.list_balances)
         raise DeclarationRefused(
-            f"{balance_id}: there is no such balance, or its stored balance is not credit minus debit; verify it first"
+            f"the stored balance of {balance_id} is not credit minus debit", hint=Hint.verify_first
         )
-    return OpeningBalance(balance_id, Parts(*row[:4]), declared_by.strip(), reason.strip(), row.declared_at)
+    return OpeningBalance(balance_id, Parts.of_row(row), declared_by.strip(), reason.strip(), row.declared_at)

@@ -1,29 +1,50 @@
-"""Verifications: one sweep over stored balances, with its cut, its scope and what came of it.
+"""Verifications: one sweep over stored balances, with its cut, its scope and its outcome.
 
-Opening one takes a cut. What is in it is summed per balance once, into working rows that all batches share; a batch
-adds what was committed since, by index, so that each batch proves its rows at its own instant and the sweep costs the
-day, not the day times the batches. The working rows go when the verification ends.
+Opening one takes a cut. The postings in it are summed per balance once, into working rows that all batches share. A
+batch adds what was committed since, by index: it proves its rows at its own instant and reads the day's postings no
+second time. The working rows are deleted when the verification ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from math import ceil
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Text,
+    and_,
+    any_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from ledger_db.books.tables import balances
 from ledger_db.close.cut import cut_of
 from ledger_db.close.runs import Run, find_run, newest_certified_close
+from ledger_db.close.tables import runs
+from ledger_db.core.amounts import EXACT
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import NothingToVerify, VerificationNotOpen
+from ledger_db.errors import Hint, NothingToVerify, UnknownBalance, UnknownVerification, VerificationNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import system_identifier
+from ledger_db.server.connections import set_local, without_time_limit
 from ledger_db.server.holds import hold
+from ledger_db.verification import tables
 
 Scope = Literal["since-close", "from-genesis", "checksums"]
 SCOPES: Final[tuple[Scope, ...]] = ("since-close", "from-genesis", "checksums")
@@ -31,7 +52,7 @@ SCOPES: Final[tuple[Scope, ...]] = ("since-close", "from-genesis", "checksums")
 
 @dataclass(frozen=True)
 class Verification:
-    """One sweep. ``checked_run_id``: transactions in this close's cut were looked at one by one before."""
+    """One sweep. ``checked_run_id``: the transactions in this close's cut were checked one by one before."""
 
     verification_id: int
     scope: Scope
@@ -56,12 +77,12 @@ class Verification:
 
     @property
     def name(self) -> str:
-        """How logs and messages call it."""
+        """Name for logs and messages."""
         return f"{self.scope} verification {self.verification_id}"
 
     @property
     def restriction(self) -> dict[str, Any]:
-        """What it is restricted to, as parameters."""
+        """What it is restricted to, as the statements' parameters; None: not restricted by it."""
         return {"ledger_id": self.ledger_id, "currency": self.currency, "balance_ids": self.balance_ids}
 
     @property
@@ -82,7 +103,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Tally:
-    """What the batches of a verification came to."""
+    """Counts and volumes of some batches of a verification; the sum of two tallies is that of all their batches."""
 
     batch_count: int = 0
     failed_batch_count: int = 0
@@ -92,27 +113,36 @@ class Tally:
     gross_volume: Decimal = Decimal(0)
     unexplained_volume: Decimal = Decimal(0)
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            batch_count=self.batch_count + other.batch_count,
+            failed_batch_count=self.failed_batch_count + other.failed_batch_count,
+            balance_count=self.balance_count + other.balance_count,
+            finding_count=self.finding_count + other.finding_count,
+            opened_count=self.opened_count + other.opened_count,
+            gross_volume=EXACT.add(self.gross_volume, other.gross_volume),
+            unexplained_volume=EXACT.add(self.unexplained_volume, other.unexplained_volume),
+        )
 
-COLUMNS: Final = """
-    verification_id, scope, status, base_run_id, checked_run_id, cut, ledger_id, currency, balance_ids, started_at,
-    collected_at, finished_at, batch_count, failed_batch_count, balance_count, finding_count, opened_count,
-    closed_count, gross_volume, unexplained_volume
-"""
+
+_COLUMNS: Final = [tables.verifications.c[field.name] for field in fields(Verification)]
 
 
 def find_verification(connection: Connection, verification_id: int) -> Verification:
     """One verification by its id.
 
     Raises:
-        VerificationNotOpen: there is none.
+        UnknownVerification: there is none.
     """
-    row = connection.execute(
-        text(f"SELECT {COLUMNS} FROM ledger_eod.verifications WHERE verification_id = :id"),  # noqa: S608 - constants
-        {"id": verification_id},
-    ).mappings().one_or_none()  # fmt: skip
+    return _find(connection, verification_id, lock=False)
+
+
+def _find(connection: Connection, verification_id: int, *, lock: bool) -> Verification:
+    query = select(*_COLUMNS).where(tables.verifications.c.verification_id == verification_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
-        raise VerificationNotOpen(f"there is no verification {verification_id}")
-    return Verification(**row)
+        raise UnknownVerification(f"there is no verification {verification_id}")
+    return Verification(**row._mapping)
 
 
 def open_verification(
@@ -126,42 +156,34 @@ def open_verification(
     """Open a verification and take its cut. Its base is the newest certified close of this cluster.
 
     Raises:
-        NothingToVerify: the scope needs a close and there is none, or a balance that is asked for does not exist.
+        NothingToVerify: the scope needs a close and there is none.
+        UnknownBalance: one that is given does not exist, or none is given.
     """
     _require_known(connection, balance_ids)
     base = usable_base(connection)
     if base is None and scope != "from-genesis":
         raise NothingToVerify(
-            f"{scope}: there is no certified close of this cluster to verify from; close a day first, or verify "
-            "from-genesis"
+            f"{scope}: there is no certified close of this cluster to verify from", hint=Hint.close_a_date_first
         )
     verification_id = connection.execute(
-        text(
-            """
-            INSERT INTO ledger_eod.verifications (
-                scope, base_run_id, checked_run_id, cut, system_identifier, ledger_id, currency, balance_ids
-            ) VALUES (
-                CAST(:scope AS ledger_eod.verification_scope), :base_run_id, :checked_run_id, pg_current_snapshot(),
-                :system_identifier, :ledger_id, :currency, CAST(:balance_ids AS text [])
-            )
-            RETURNING verification_id
-            """
-        ),
-        {
-            "scope": scope,
-            "base_run_id": None if base is None else base.run_id,
-            "checked_run_id": _checked_run_id(connection, base) if scope == "since-close" else None,
-            "system_identifier": system_identifier(connection),
-            "ledger_id": ledger_id,
-            "currency": currency,
-            "balance_ids": None if balance_ids is None else list(balance_ids),
-        },
+        insert(tables.verifications)
+        .values(
+            scope=scope,
+            base_run_id=None if base is None else base.run_id,
+            checked_run_id=_checked_run_id(connection, base) if scope == "since-close" else None,
+            cut=func.pg_current_snapshot(),
+            system_identifier=system_identifier(connection),
+            ledger_id=ledger_id,
+            currency=currency,
+            balance_ids=None if balance_ids is None else list(balance_ids),
+        )
+        .returning(tables.verifications.c.verification_id)
     ).scalar_one()
     return find_verification(connection, verification_id)
 
 
 def usable_base(connection: Connection) -> Run | None:
-    """The newest certified close, unless it was cut on another cluster, whose transaction ids say nothing here."""
+    """The newest certified close, unless it was cut on another cluster, whose transaction ids mean nothing here."""
     base = newest_certified_close(connection)
     return None if base is None or base.system_identifier != system_identifier(connection) else base
 
@@ -169,14 +191,22 @@ def usable_base(connection: Connection) -> Run | None:
 def close_to_verify(connection: Connection) -> Run | None:
     """The newest certified close, when no finished verification of all balances has it as its base yet."""
     base = usable_base(connection)
+    if base is None:
+        return None
+    done = tables.verifications
     verified = connection.scalar(
-        text(
-            "SELECT count(*) > 0 FROM ledger_eod.verifications WHERE scope = 'since-close' AND status = 'finished' "
-            "AND base_run_id = :base_run_id AND ledger_id IS NULL AND currency IS NULL AND balance_ids IS NULL"
-        ),
-        {"base_run_id": None if base is None else base.run_id},
+        select(func.count() > 0).where(
+            done.c.scope == "since-close",
+            done.c.status == "finished",
+            done.c.base_run_id == base.run_id,
+            _is_of_all_balances(done),
+        )
     )
     return None if verified else base
+
+
+def _is_of_all_balances(done: FromClause) -> ColumnElement[bool]:
+    return and_(done.c.ledger_id.is_(None), done.c.currency.is_(None), done.c.balance_ids.is_(None))
 
 
 def _require_known(connection: Connection, balance_ids: Sequence[str] | None) -> None:
@@ -184,29 +214,28 @@ def _require_known(connection: Connection, balance_ids: Sequence[str] | None) ->
         return
     known = set(
         connection.scalars(
-            text("SELECT balance_id FROM blnk.balances WHERE balance_id = ANY(CAST(:balance_ids AS text []))"),
-            {"balance_ids": list(balance_ids)},
+            select(balances.c.balance_id).where(balances.c.balance_id == any_(literal(list(balance_ids), ARRAY(Text))))
         )
     )
     missing = sorted(set(balance_ids) - known)
     if missing or not balance_ids:
-        raise NothingToVerify(
-            f"there is no balance {missing[0] if missing else 'given'}; ledger-eod balances lists them"
-        )
+        raise UnknownBalance(f"there is no balance {missing[0] if missing else 'given'}", hint=Hint.list_balances)
 
 
 def _checked_run_id(connection: Connection, base: Run | None) -> int | None:
-    """The newest close whose transactions a finished verification of all balances has looked at."""
+    """The newest close whose transactions were checked by a finished verification of all balances."""
     if base is None:
         return None
+    done = tables.verifications
     run_id = connection.scalar(
-        text(
-            "SELECT max(done.base_run_id) FROM ledger_eod.verifications AS done "
-            "JOIN ledger_eod.runs ON runs.run_id = done.base_run_id "
-            "WHERE done.status = 'finished' AND done.scope <> 'checksums' AND runs.genesis_run_id = :genesis_run_id "
-            "AND done.ledger_id IS NULL AND done.currency IS NULL AND done.balance_ids IS NULL"
-        ),
-        {"genesis_run_id": base.genesis_run_id},
+        select(func.max(done.c.base_run_id))
+        .join_from(done, runs, runs.c.run_id == done.c.base_run_id)
+        .where(
+            done.c.status == "finished",
+            done.c.scope != "checksums",
+            runs.c.genesis_run_id == base.genesis_run_id,
+            _is_of_all_balances(done),
+        )
     )
     return None if run_id is None else int(run_id)
 
@@ -219,39 +248,41 @@ def base_date_of(connection: Connection, verification: Verification) -> date | N
 
 
 def collect_postings(connection: Connection, verification_id: int) -> int:
-    """Sum the postings in a verification's cut per balance, once; a second call finds them there.
+    """Sum the postings in a verification's cut per balance and return how many balances have some.
 
-    Since the close: what its base does not have. From genesis: everything, split at the base.
+    Since the close: the postings that are not in its base. From genesis: all, split at the base. A second call changes
+    nothing and returns 0.
 
     Raises:
-        VerificationNotOpen: it ended meanwhile.
+        VerificationNotOpen: it has ended.
     """
     verification = lock_open_verification(connection, verification_id)
     if verification.collected_at is not None:
         return 0
-    connection.execute(text("SET LOCAL statement_timeout = 0"))  # one statement for the whole sweep
-    # a crash loses at most the working rows, together with the note that they are there
-    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    without_time_limit(connection)  # one statement for the whole sweep
+    # a crash loses at most the working rows, together with collected_at
+    set_local(connection, "synchronous_commit", "off")
     count = connection.execute(
-        statement(connection, "verification.collect_verification"),
+        statement(connection, "verification.collect_postings"),
         {
             "verification_id": verification_id,
             "cut": verification.cut,
             "balance_ids": verification.balance_ids,
-            # without a base everything is since it
+            # without a base nothing is in it, and everything is summed as since
             "from_genesis": verification.scope == "from-genesis" and verification.base_run_id is not None,
             **cut_of(connection, verification.base_run_id, "base"),
         },
     ).rowcount
     connection.execute(
-        text("UPDATE ledger_eod.verifications SET collected_at = clock_timestamp() WHERE verification_id = :id"),
-        {"id": verification_id},
+        update(tables.verifications)
+        .where(tables.verifications.c.verification_id == verification_id)
+        .values(collected_at=func.clock_timestamp())
     )
     return count
 
 
 def plan_balance_ranges(connection: Connection, verification_id: int, *, batch_size: int) -> list[KeyRange]:
-    """The ranges of at most ``batch_size`` balances that a verification is about, in key order."""
+    """The balances that a verification is about, as ranges of at most ``batch_size`` of them, in key order."""
     verification = find_verification(connection, verification_id)
     rows = connection.execute(
         statement(connection, "verification.plan_balance_ranges"),
@@ -261,61 +292,55 @@ def plan_balance_ranges(connection: Connection, verification_id: int, *, batch_s
 
 
 def lock_open_verification(connection: Connection, verification_id: int) -> Verification:
-    """The verification, kept open until the transaction ends; findings can be stored meanwhile.
+    """The verification, its row locked: it stays open until the transaction ends. Findings can be stored meanwhile.
 
     Raises:
+        UnknownVerification: there is none.
         VerificationNotOpen: it is finished or abandoned.
     """
-    connection.execute(
-        text("SELECT FROM ledger_eod.verifications WHERE verification_id = :id FOR NO KEY UPDATE"),
-        {"id": verification_id},
-    )
-    verification = find_verification(connection, verification_id)
+    verification = _find(connection, verification_id, lock=True)
     if verification.status != "open":
-        raise VerificationNotOpen(f"{verification.name} is {verification.status}; start a new one")
+        raise VerificationNotOpen(f"{verification.name} is {verification.status}", hint=Hint.start_verification)
     return verification
 
 
 def end_verification(connection: Connection, verification_id: int, tally: Tally, *, closed_count: int) -> Verification:
-    """Store what a verification came to and drop its working rows; after a failed batch it is abandoned."""
+    """Store a verification's totals and delete its working rows; after a failed batch it is abandoned, not finished.
+
+    Raises:
+        VerificationNotOpen: it has ended.
+    """
     lock_open_verification(connection, verification_id)
-    _drop_sums(connection, [verification_id])
+    _delete_sums(connection, [verification_id])
     connection.execute(
-        text(
-            "UPDATE ledger_eod.verifications SET status = CAST(:status AS ledger_eod.verification_status), "
-            "finished_at = clock_timestamp(), batch_count = :batch_count, failed_batch_count = :failed_batch_count, "
-            "balance_count = :balance_count, finding_count = :finding_count, opened_count = :opened_count, "
-            "closed_count = :closed_count, gross_volume = :gross_volume, unexplained_volume = :unexplained_volume "
-            "WHERE verification_id = :id"
-        ),
-        {
-            "id": verification_id,
-            "status": "abandoned" if tally.failed_batch_count else "finished",
-            "closed_count": closed_count,
+        update(tables.verifications)
+        .where(tables.verifications.c.verification_id == verification_id)
+        .values(
+            status="abandoned" if tally.failed_batch_count else "finished",
+            finished_at=func.clock_timestamp(),
+            closed_count=closed_count,
             **vars(tally),
-        },
+        )
     )
     return find_verification(connection, verification_id)
 
 
 def abandon_others(connection: Connection, scope: Scope) -> int:
-    """Give up what dead processes left open in a scope; the caller holds the scope, so nobody is at work on it."""
+    """Abandon what processes that died left open in a scope. The caller holds the scope, so no process works on it."""
+    verifications = tables.verifications
     left = connection.scalars(
-        text(
-            "UPDATE ledger_eod.verifications SET status = 'abandoned', finished_at = clock_timestamp() "
-            "WHERE status = 'open' AND scope = CAST(:scope AS ledger_eod.verification_scope) RETURNING verification_id"
-        ),
-        {"scope": scope},
+        update(verifications)
+        .where(verifications.c.status == "open", verifications.c.scope == scope)
+        .values(status="abandoned", finished_at=func.clock_timestamp())
+        .returning(verifications.c.verification_id)
     ).all()
-    _drop_sums(connection, list(left))
+    _delete_sums(connection, list(left))
     return len(left)
 
 
-def _drop_sums(connection: Connection, verification_ids: list[int]) -> None:
-    connection.execute(
-        text("DELETE FROM ledger_eod.verification_sums WHERE verification_id = ANY(CAST(:ids AS bigint []))"),
-        {"ids": verification_ids},
-    )
+def _delete_sums(connection: Connection, verification_ids: list[int]) -> None:
+    sums = tables.verification_sums
+    connection.execute(delete(sums).where(sums.c.verification_id == any_(literal(verification_ids, ARRAY(BigInteger)))))
 
 
 def hold_scope(engine: Engine, scope: Scope) -> AbstractContextManager[bool]:

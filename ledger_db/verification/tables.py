@@ -1,4 +1,4 @@
-"""Verifications, their working rows, and what they found."""
+"""Verifications, their working rows, their findings, and declared opening balances."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ledger_db.close.tables import runs
-from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata
+from ledger_db.core.amounts import AMOUNT_COLUMNS, PART_COLUMNS, prefixed
+from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata, money_columns
 
 verification_scope = Enum(
     "since-close", "from-genesis", "checksums", name="verification_scope", schema=EOD_SCHEMA, metadata=metadata
 )
 
-#: open → finished (every balance has its verdict) or open → abandoned (a batch failed, or the process ended)
+#: open → finished (every batch was checked) or open → abandoned (a batch failed, or the process died)
 verification_status = Enum(
     "open", "finished", "abandoned", name="verification_status", schema=EOD_SCHEMA, metadata=metadata
 )
@@ -37,11 +38,11 @@ verifications = Table(
     Column("scope", verification_scope, nullable=False),
     Column("status", verification_status, nullable=False, server_default=text("'open'")),
     Column("base_run_id", BigInteger, ForeignKey(runs.c.run_id)),
-    # Transactions in this close's cut were looked at one by one before; NULL: none were.
+    # The transactions in this close's cut were checked one by one before; NULL: none were.
     Column("checked_run_id", BigInteger, ForeignKey(runs.c.run_id)),
     Column("cut", PgSnapshot, nullable=False),
     Column("system_identifier", Text, nullable=False),
-    # What it is restricted to; NULL: not.
+    # What it is restricted to; NULL: not restricted.
     Column("ledger_id", Text),
     Column("currency", Text),
     Column("balance_ids", ARRAY(Text)),
@@ -66,15 +67,9 @@ verification_sums = Table(
     Column("verification_id", BigInteger, primary_key=True, autoincrement=False),
     Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
     # in the base close's cut; zero where the scope takes them from its snapshots
-    Column("based_credit_balance", Money, nullable=False),
-    Column("based_debit_balance", Money, nullable=False),
-    Column("based_inflight_credit_balance", Money, nullable=False),
-    Column("based_inflight_debit_balance", Money, nullable=False),
+    *money_columns(prefixed("based_", PART_COLUMNS)),
     # not in it
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
     schema=EOD_SCHEMA,
 )
 
@@ -84,14 +79,8 @@ opening_balances = Table(
     Column("opening_balance_id", BigInteger, Identity(), primary_key=True),
     Column("balance_key", BigInteger, nullable=False),
     # what the stored row held at the declaration beyond its postings; verification adds it to them
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
-    Column("stored_credit_balance", Money, nullable=False),
-    Column("stored_debit_balance", Money, nullable=False),
-    Column("stored_inflight_credit_balance", Money, nullable=False),
-    Column("stored_inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
+    *money_columns(prefixed("stored_", PART_COLUMNS)),
     Column("declared_by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("declared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
@@ -115,16 +104,8 @@ discrepancies = Table(
     Column("balance_key", BigInteger),
     Column("transaction_key", BigInteger),
     Column("business_date", Date),
-    Column("stored_balance", Money),
-    Column("stored_credit_balance", Money),
-    Column("stored_debit_balance", Money),
-    Column("stored_inflight_balance", Money),
-    Column("stored_inflight_credit_balance", Money),
-    Column("stored_inflight_debit_balance", Money),
-    Column("proven_credit_balance", Money),
-    Column("proven_debit_balance", Money),
-    Column("proven_inflight_credit_balance", Money),
-    Column("proven_inflight_debit_balance", Money),
+    *money_columns(prefixed("stored_", AMOUNT_COLUMNS), nullable=True),
+    *money_columns(prefixed("proven_", PART_COLUMNS), nullable=True),
     # Stored minus proven of all amounts, as one text: the same difference another night is the same discrepancy.
     Column("difference", Text, nullable=False),
     Column("gross_difference", Money, nullable=False),
@@ -147,7 +128,7 @@ discrepancies = Table(
         unique=True,
         postgresql_where=text("closed_at IS NULL"),
     ),
-    # record_findings.sql: the open discrepancies of a range of balances
+    # discrepancies.close_corrected, last_agreed.sql: the discrepancies of a balance
     Index("ix_discrepancies_balance_key", "balance_key", postgresql_where=text("closed_at IS NULL")),
     schema=EOD_SCHEMA,
 )

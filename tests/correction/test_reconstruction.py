@@ -517,7 +517,7 @@ def test_declaration_from_before_a_restore_covers_nothing(books: Books) -> None:
     tamper(books, "wallet", "credit_balance", 101)  # what the application added for it
     (result,) = reconstruct(books, "wallet").values()
     assert result.verdict == "refused"
-    assert "cannot be told exactly" in result.remark
+    assert "have no exact amount" in result.remark
 
 
 # Near the limit of a notification, with the application's own trigger -------------------------------------------------

@@ -10,9 +10,8 @@ import sys
 
 from sqlalchemy import make_url
 
-from ledger_db.correction.corrections import correct_balance
+from ledger_db.correction import driver
 from ledger_db.correction.proposals import find_resumable
-from ledger_db.correction.reconstructions import end_reconstruction, results_of
 from ledger_db.server.connections import make_engine
 from tests.testing.close_process import say
 
@@ -21,17 +20,11 @@ def main(url: str, flow_run_id: str) -> None:
     engine = make_engine(make_url(url))
     with engine.begin() as connection:
         resumed = find_resumable(connection, flow_run_id)
-        if resumed is None:
-            say("nothing")
-            return
-        left = results_of(connection, resumed.reconstruction_id, verdict="correct")
+    if resumed is None:
+        say("nothing")
+        return
     say("resumed")
-    for result in left:
-        with engine.begin() as connection:
-            verdict = correct_balance(connection, resumed.reconstruction_id, result.balance_id)
-        say(f"{verdict}-{result.balance_id}")
-    with engine.begin() as connection:
-        end_reconstruction(connection, resumed.reconstruction_id)
+    driver.apply(engine, resumed.reconstruction_id, progress=lambda balance_id, outcome: say(f"{outcome}-{balance_id}"))
     say("ended")
 
 

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from sqlalchemy import text
-
+from ledger_db.correction import driver
 from ledger_db.correction.corrections import Correction, correct_balance, list_corrections
-from ledger_db.correction.proposals import begin_applying, seal
-from ledger_db.correction.recalculation import Result, Verdict, examine
-from ledger_db.correction.reconstructions import (
-    Mode,
-    Reconstruction,
-    Selection,
-    base_of,
-    end_reconstruction,
-    open_reconstruction,
-    results_of,
-    select_balances,
-    store_result,
-)
+from ledger_db.correction.proposals import begin_applying
+from ledger_db.correction.recalculation import Outcome, Result
+from ledger_db.correction.reconstructions import Mode, Reconstruction, Selection, results_of
 from ledger_db.evidence.approvals import Approval, decide
 from tests.testing.books import Books
 
@@ -40,19 +29,10 @@ def propose(
     balance_limit: int = 10,
 ) -> Reconstruction:
     """Recalculate balances and seal what is to be corrected."""
-    with books.engine.begin() as connection:
-        opened = open_reconstruction(
-            connection, mode=mode, selection=selection, reason=reason, proposed_by=proposed_by, flow_run_id=flow_run_id
-        )
-        balance_ids = select_balances(connection, selection, [books.id_of(name) for name in names])
-    for balance_id in balance_ids:
-        with books.engine.begin() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            result = examine(connection, balance_id, base_of(connection, opened))
-        with books.engine.begin() as connection:
-            store_result(connection, opened.reconstruction_id, result)
-    with books.engine.begin() as connection:
-        return seal(connection, opened.reconstruction_id, limits=limits or {}, balance_limit=balance_limit)
+    return driver.propose(
+        books.engine, [books.id_of(name) for name in names], mode=mode, selection=selection, reason=reason,
+        proposed_by=proposed_by, flow_run_id=flow_run_id, limits=limits or {}, balance_limit=balance_limit,
+    )  # fmt: skip
 
 
 def approve(books: Books, proposal: Reconstruction, *, by: str = APPROVER) -> Approval:
@@ -68,7 +48,7 @@ def begin(books: Books, proposal: Reconstruction, *, by: str = APPROVER) -> Reco
         return begin_applying(connection, proposal.reconstruction_id, approval.approval_id)
 
 
-def correct(books: Books, proposal: Reconstruction, name: str) -> Verdict:
+def correct(books: Books, proposal: Reconstruction, name: str) -> Outcome:
     """Correct one balance of a reconstruction that is being applied."""
     with books.engine.begin() as connection:
         return correct_balance(connection, proposal.reconstruction_id, books.id_of(name))
@@ -76,14 +56,11 @@ def correct(books: Books, proposal: Reconstruction, name: str) -> Verdict:
 
 def reconstruct(books: Books, *names: str, selection: Selection = "given") -> dict[str, Result]:
     """Propose, approve and apply; what became of each balance, by its id."""
-    proposal = propose(books, *names, selection=selection)
-    begin(books, proposal)
-    for result in results(books, proposal):
-        if result.verdict == "correct" or selection == "requested":
-            correct(books, proposal, result.balance_id)
-    with books.engine.begin() as connection:
-        end_reconstruction(connection, proposal.reconstruction_id)
-    return {result.balance_id: result for result in results(books, proposal)}
+    result = driver.reconstruct(
+        books.engine, [books.id_of(name) for name in names], mode="apply", selection=selection,
+        reason="the statement says so", proposed_by=PROPOSER, approved_by=APPROVER, limits={}, balance_limit=10,
+    )  # fmt: skip
+    return {each.balance_id: each for each in result.results}
 
 
 def results(books: Books, proposal: Reconstruction) -> list[Result]:

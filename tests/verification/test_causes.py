@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from ledger_db.books.accounts import create_balance, create_ledger
-from ledger_db.errors import DeclarationRefused, NothingToVerify
+from ledger_db.errors import DeclarationRefused, NothingToVerify, UnknownBalance
 from ledger_db.verification.discrepancies import close_unseen, list_discrepancies, record_findings
 from ledger_db.verification.opening_balances import declare_opening_balance
 from ledger_db.verification.sweeps import Scope, open_verification
@@ -159,13 +159,13 @@ def test_an_imported_amount_is_declared_and_proved_from_there(healthy: Books, sc
 
 def test_a_declaration_needs_who_and_why_and_a_sound_row(healthy: Books) -> None:
     healthy.execute("UPDATE blnk.balances SET balance = balance + 1 WHERE balance_id = 'bln_shop'")
-    for balance_id, who, why in (
-        ("bln_wallet", " ", "x"),
-        ("bln_wallet", "ada", ""),
-        ("bln_none", "ada", "x"),
-        ("bln_shop", "ada", "x"),
+    for balance_id, who, why, refused in (
+        ("bln_wallet", " ", "x", DeclarationRefused),
+        ("bln_wallet", "ada", "", DeclarationRefused),
+        ("bln_none", "ada", "x", UnknownBalance),
+        ("bln_shop", "ada", "x", DeclarationRefused),
     ):
-        with healthy.engine.begin() as connection, pytest.raises(DeclarationRefused):
+        with healthy.engine.begin() as connection, pytest.raises(refused):
             declare_opening_balance(connection, balance_id, declared_by=who, reason=why)
     assert healthy.rows("SELECT count(*) FROM ledger_eod.opening_balances") == [(0,)]
 
@@ -392,7 +392,9 @@ def test_a_deleted_transaction_is_named_by_date_and_balance(healthy: Books) -> N
     }
     shop = findings_by_name(found)["bln_shop on 2026-01-29"]
     assert (shop.evidence["postings_then"], shop.evidence["postings_now"]) == (3, 2)
-    assert [str(shop.stored_credit_balance), str(shop.proven_credit_balance)] == ["800", "300"]
+    assert shop.stored is not None
+    assert shop.proven is not None
+    assert [str(shop.stored.credit), str(shop.proven.credit)] == ["800", "300"]
     genesis = verify(healthy, "from-genesis").found
     assert causes(genesis) == {("row_edited_or_removed", "bln_wallet"), ("row_edited_or_removed", "bln_shop")}
     assert {each.evidence["stored_row_agrees_with"] for each in genesis} == {"snapshot"}
@@ -508,7 +510,7 @@ def test_a_restricted_verification_is_about_those_balances_only(healthy: Books) 
     assert verify(healthy, "since-close", balance_ids=["bln_shop"]).verification.closed_count == 1
     assert verify(healthy, "from-genesis", currency="EUR").verification.closed_count == 2
     assert verify(healthy, "from-genesis", ledger_id="none").verification.balance_count == 0
-    with pytest.raises(NothingToVerify, match="bln_nobody"):
+    with pytest.raises(UnknownBalance, match="bln_nobody"):
         verify(healthy, "since-close", balance_ids=["bln_nobody"])
 
 

@@ -1,0 +1,178 @@
+"""A whole verification without an orchestrator: the steps that the flow runs as tasks, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+
+from ledger_db.close.row_checksums import closes_to_check
+from ledger_db.core.key_ranges import KeyRange
+from ledger_db.errors import BatchFailed, Hint, RunAtWork, first_line, is_transient
+from ledger_db.server.catalogue import system_identifier
+from ledger_db.settings import get_settings
+from ledger_db.verification import closed_dates, discrepancies, drift, sweeps
+from ledger_db.verification.causes import Finding
+from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
+from ledger_db.verification.drift import BatchCheck
+from ledger_db.verification.sweeps import Scope, Tally, Verification
+
+
+@dataclass(frozen=True)
+class VerificationResult:
+    """A verification that ended: its findings, the discrepancies it saw, worst first, and totals of all open ones.
+
+    ``unchecked_close_count``: closes from before checksums of raw rows were stored.
+    """
+
+    verification: Verification
+    findings: list[Finding]
+    discrepancies: list[Discrepancy]
+    totals: list[CauseTotal]
+    unchecked_close_count: int = 0
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What one step found, stored and counted."""
+
+    tally: Tally
+    findings: list[Finding]
+    has_checksums: bool = True
+
+
+def verify(
+    engine: Engine,
+    *,
+    scope: Scope,
+    ledger_id: str | None = None,
+    currency: str | None = None,
+    balance_ids: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    workers: int = 1,
+) -> VerificationResult:
+    """Verify stored balances, or closed dates, each step in a transaction of its own.
+
+    Reads the ledger and writes findings only. A second call is a new verification; what it finds again is the same
+    discrepancy. ``batch_size``: how many balances are compared at one instant; None: the setting. ``workers``: how many
+    steps run at the same time; 1: strictly one after the other.
+
+    Raises:
+        BatchFailed: some batches failed. The findings of the others are kept, and nothing is closed.
+        NothingToVerify: the scope needs a close and there is none.
+        RunAtWork: another process is at work on a verification of this scope.
+        UnknownBalance: one that is given does not exist.
+    """
+    with sweeps.hold_scope(engine, scope) as mine:
+        if not mine:
+            raise RunAtWork(f"another process is at work on a {scope} verification")
+        with engine.begin() as connection:
+            sweeps.abandon_others(connection, scope)
+            verification = sweeps.open_verification(
+                connection, scope=scope, ledger_id=ledger_id, currency=currency, balance_ids=balance_ids
+            )
+        with ThreadPoolExecutor(workers) as pool:
+            if scope == "checksums":
+                steps = _check_closes(engine, verification, pool)
+            else:
+                steps = _check_balances(engine, verification, batch_size or get_settings().batch_size, pool)
+        return _result_of(engine, verification, steps)
+
+
+def _check_balances(
+    engine: Engine, verification: Verification, batch_size: int, pool: ThreadPoolExecutor
+) -> list[Future[_Checked]]:
+    verification_id = verification.verification_id
+
+    def check_transactions() -> _Checked:
+        with one_instant(engine) as connection:
+            findings = drift.check_transactions(connection, verification_id)
+        return _Checked(_record(engine, verification, findings), findings)
+
+    def plan() -> list[KeyRange]:
+        with engine.begin() as connection:
+            sweeps.collect_postings(connection, verification_id)
+        with engine.begin() as connection:
+            return sweeps.plan_balance_ranges(connection, verification_id, batch_size=batch_size)
+
+    def check_range(keys: KeyRange) -> _Checked:
+        check = verify_range(engine, verification_id, keys)
+        return _Checked(check.tally + _record(engine, verification, check.findings), check.findings)
+
+    checking = pool.submit(check_transactions)
+    return [checking, *(pool.submit(check_range, keys) for keys in pool.submit(plan).result())]
+
+
+def _check_closes(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[_Checked]]:
+    def check_close(run_id: int) -> _Checked:
+        with one_instant(engine) as connection:
+            check = closed_dates.check_close(connection, run_id)
+        tally = check.tally + _record(engine, verification, check.findings)
+        return _Checked(tally, check.findings, check.has_checksums)
+
+    with engine.begin() as connection:
+        run_ids = closes_to_check(connection, system_identifier(connection))
+    return [pool.submit(check_close, run_id) for run_id in run_ids]
+
+
+def verify_range(engine: Engine, verification_id: int, keys: KeyRange) -> BatchCheck:
+    """Compare one range of balances at one instant; stores nothing."""
+    with one_instant(engine) as connection:
+        return drift.verify_batch(connection, verification_id, keys)
+
+
+@contextmanager
+def one_instant(engine: Engine) -> Iterator[Connection]:
+    """A read-only transaction whose statements all see the same instant."""
+    with engine.begin() as connection:
+        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        yield connection
+
+
+def _record(engine: Engine, verification: Verification, findings: Sequence[Finding]) -> Tally:
+    """Store findings in a transaction of their own: the one that read them is read-only."""
+    if not findings:
+        return Tally()
+    with engine.begin() as connection:
+        return discrepancies.record_findings(connection, verification, findings)
+
+
+def _result_of(engine: Engine, verification: Verification, steps: Sequence[Future[_Checked]]) -> VerificationResult:
+    """Conclude a verification with the sum of its steps, and read its result.
+
+    Raises:
+        BatchFailed: some steps failed.
+    """
+    failures = [error for step in steps if (error := step.exception()) is not None]
+    checked = [step.result() for step in steps if step.exception() is None]
+    tally = sum((each.tally for each in checked), Tally(failed_batch_count=len(failures)))
+    with engine.begin() as connection:
+        ended = conclude(connection, verification.verification_id, tally)
+    if failures:
+        raise BatchFailed(
+            f"{len(failures)} of {len(steps)} batches failed, the others' findings are kept and nothing is closed. "
+            f"{first_line(failures[0])}",
+            transient=all(is_transient(failure) for failure in failures), hint=Hint.run_again,
+        )  # fmt: skip
+    with engine.begin() as connection:
+        return VerificationResult(
+            verification=ended,
+            findings=[finding for each in checked for finding in each.findings],
+            discrepancies=discrepancies.list_discrepancies(connection, verification_id=ended.verification_id),
+            totals=discrepancies.cause_totals(connection, verification_id=ended.verification_id),
+            unchecked_close_count=sum(not each.has_checksums for each in checked),
+        )
+
+
+def conclude(connection: Connection, verification_id: int, tally: Tally) -> Verification:
+    """End a verification with its totals; close what it would have seen and did not, unless a batch failed.
+
+    Raises:
+        VerificationNotOpen: it has ended.
+    """
+    verification = sweeps.lock_open_verification(connection, verification_id)
+    closed_count = 0 if tally.failed_batch_count else discrepancies.close_unseen(connection, verification)
+    return sweeps.end_verification(connection, verification_id, tally, closed_count=closed_count)
