@@ -7,8 +7,8 @@ from typing import Any
 from prefect.events import emit_event
 
 from ledger_db.close.runs import Run
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.verification.sweeps import Verification
-from tasks.correction import ReconstructionReport
 
 
 def announce_reconstruction(report: ReconstructionReport, outcome: str) -> None:

@@ -18,10 +18,10 @@ from flows.parts.approval import await_decision
 from flows.parts.batches import map_batches
 from flows.parts.options import UNRETRIED_FLOW
 from flows.parts.progress import Job
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.correction.reconstructions import Reconstruction
 from ledger_db.errors import first_line
 from tasks import correction as correcting
-from tasks.correction import ReconstructionReport
 
 OPERATION = "reconstruct_balances"
 #: The words of a summary for each verdict of a balance.

@@ -10,11 +10,11 @@ from prefect.artifacts import create_table_artifact
 
 from ledger_db.close.activity import LateAmounts
 from ledger_db.core.amounts import AMOUNT_COLUMNS, plain
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.correction.proposals import gross_by_currency
 from ledger_db.correction.recalculation import Result
+from ledger_db.verification.driver import VerificationReport
 from tasks.close import Certificate
-from tasks.correction import ReconstructionReport
-from tasks.verification import VerificationReport
 
 TABLE_ROWS = 200
 FORM_ROWS = 20

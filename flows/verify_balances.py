@@ -21,9 +21,10 @@ from flows.parts.hints import with_hint
 from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
 from flows.parts.progress import Job
 from ledger_db.errors import Hint, RunAtWork, first_line
+from ledger_db.verification.driver import VerificationReport
 from ledger_db.verification.sweeps import Tally, Verification
 from tasks import verification as verifying
-from tasks.verification import PartialVerification, VerificationReport
+from tasks.verification import PartialVerification
 
 
 @dataclass(frozen=True)

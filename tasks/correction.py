@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from prefect import task
 
 from ledger_db.attach.migrate import require_current
-from ledger_db.correction import corrections, proposals, reconstructions
-from ledger_db.correction.corrections import Correction
-from ledger_db.correction.recalculation import Result, examine
+from ledger_db.correction import corrections, driver, proposals, reconstructions
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.correction.reconstructions import Mode, Reconstruction, Selection
 from ledger_db.evidence import approvals
 from ledger_db.evidence.approvals import Approval
-from ledger_db.server.connections import one_instant, transaction
+from ledger_db.server.connections import ledger_engine, transaction
 from ledger_db.settings import get_settings
 from tasks.each import for_each
 from tasks.retries import LEDGER_TASK
-
-
-@dataclass(frozen=True)
-class ReconstructionReport:
-    """A reconstruction so far: the result of each balance, largest difference first, and the corrections made."""
-
-    reconstruction: Reconstruction
-    results: list[Result]
-    corrections: list[Correction]
-
-    @property
-    def proposed(self) -> list[Result]:
-        """The results that are still to be corrected."""
-        return [result for result in self.results if result.verdict == "correct"]
 
 
 @task(**LEDGER_TASK)
@@ -69,12 +53,11 @@ def recalculate_balances(reconstruction_id: int, balance_ids: list[str]) -> None
         BatchFailed: names each balance that failed and why.
     """
 
+    with transaction() as connection:
+        reconstruction = reconstructions.find_reconstruction(connection, reconstruction_id)
+
     def recalculate(balance_id: str) -> None:
-        with one_instant() as connection:
-            reconstruction = reconstructions.find_reconstruction(connection, reconstruction_id)
-            result = examine(connection, balance_id, reconstructions.base_of(connection, reconstruction))
-        with transaction() as connection:
-            reconstructions.store_result(connection, reconstruction_id, result)
+        driver.examine_balance(ledger_engine(), reconstruction, balance_id)
 
     for_each(recalculate, balance_ids)
 
@@ -150,16 +133,9 @@ def correct_balances(reconstruction_id: int, balance_ids: list[str]) -> None:
 @task(**LEDGER_TASK)
 def end_reconstruction(reconstruction_id: int) -> ReconstructionReport:
     """End the reconstruction."""
-    with transaction() as connection:
-        reconstructions.end_reconstruction(connection, reconstruction_id)
-    return read_report(reconstruction_id)
+    return driver.end(ledger_engine(), reconstruction_id)
 
 
 def read_report(reconstruction_id: int) -> ReconstructionReport:
     """The reconstruction as it is stored now."""
-    with transaction() as connection:
-        return ReconstructionReport(
-            reconstructions.find_reconstruction(connection, reconstruction_id),
-            reconstructions.results_of(connection, reconstruction_id),
-            corrections.list_corrections(connection, reconstruction_id=reconstruction_id, limit=1_000_000),
-        )
+    return driver.read_report(ledger_engine(), reconstruction_id)

@@ -20,11 +20,11 @@ from pydantic import Field, ValidationError
 
 from flows import events, reports
 from flows.parts import outcomes, progress
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.errors import ApprovalRefused
 from ledger_db.evidence.approvals import Approval
 from ledger_db.settings import get_settings
 from tasks import correction as correcting
-from tasks.correction import ReconstructionReport
 
 #: Refused decisions in one execution of the flow. Each form that nobody has answered suspends the run and so ends the
 #: execution: more than one refusal means that forms come back answered.

@@ -15,15 +15,15 @@ from ledger_db.correction.reconstructions import Mode, Reconstruction, Selection
 from ledger_db.errors import ApprovalRefused
 from ledger_db.evidence import approvals
 from ledger_db.evidence.approvals import Approval
+from ledger_db.server.connections import one_instant
 from ledger_db.settings import get_settings
-from ledger_db.verification.driver import one_instant
 
 #: Called after each balance with its id and its outcome so far.
 Progress = Callable[[str, Outcome], None]
 
 
 @dataclass(frozen=True)
-class ReconstructionResult:
+class ReconstructionReport:
     """A reconstruction as it stands: the result for each balance, largest difference first, and its corrections."""
 
     reconstruction: Reconstruction
@@ -48,7 +48,7 @@ def reconstruct(
     flow_run_id: str | None = None,
     limits: Mapping[str, Decimal] | None = None,
     balance_limit: int | None = None,
-) -> ReconstructionResult:
+) -> ReconstructionReport:
     """Propose corrections of balances and, in mode apply, make them; each step in a transaction of its own.
 
     Without a difference to correct, nothing is applied. Where an approval is needed, it is given in the name of
@@ -64,7 +64,7 @@ def reconstruct(
         engine, balance_ids, selection=selection, mode=mode, reason=reason, proposed_by=proposed_by,
         flow_run_id=flow_run_id, limits=limits, balance_limit=balance_limit,
     )  # fmt: skip
-    proposed = read_result(engine, proposal.reconstruction_id)
+    proposed = read_report(engine, proposal.reconstruction_id)
     if mode == "report" and proposed.proposed:
         return proposed  # stays open to an approval of its figures
     if mode == "report" or not (proposed.proposed or selection == "requested"):
@@ -146,7 +146,7 @@ def _approval_of(engine: Engine, proposal: Reconstruction, approved_by: str | No
     return approval
 
 
-def apply(engine: Engine, reconstruction_id: int, *, progress: Progress | None = None) -> ReconstructionResult:
+def apply(engine: Engine, reconstruction_id: int, *, progress: Progress | None = None) -> ReconstructionReport:
     """Correct what is still to be corrected, answer what was requested, and end the reconstruction.
 
     Each balance in a transaction of its own: where a balance fails, what was corrected before stays, and a second call
@@ -156,7 +156,7 @@ def apply(engine: Engine, reconstruction_id: int, *, progress: Progress | None =
         ReconstructionRefused: this reconstruction is not being applied.
         StaleFigures: a balance does not prove after its correction.
     """
-    report = read_result(engine, reconstruction_id)
+    report = read_report(engine, reconstruction_id)
     wanted = {"correct", "agrees"} if report.reconstruction.selection == "requested" else {"correct"}
     for result in report.results:
         if result.verdict in wanted:
@@ -167,21 +167,21 @@ def apply(engine: Engine, reconstruction_id: int, *, progress: Progress | None =
     return end(engine, reconstruction_id)
 
 
-def end(engine: Engine, reconstruction_id: int) -> ReconstructionResult:
+def end(engine: Engine, reconstruction_id: int) -> ReconstructionReport:
     """End a reconstruction and read its results."""
     with engine.begin() as connection:
         reconstructions.end_reconstruction(connection, reconstruction_id)
-    return read_result(engine, reconstruction_id)
+    return read_report(engine, reconstruction_id)
 
 
-def read_result(engine: Engine, reconstruction_id: int) -> ReconstructionResult:
+def read_report(engine: Engine, reconstruction_id: int) -> ReconstructionReport:
     """A reconstruction as it stands.
 
     Raises:
         UnknownReconstruction: there is none.
     """
     with engine.begin() as connection:
-        return ReconstructionResult(
+        return ReconstructionReport(
             reconstructions.find_reconstruction(connection, reconstruction_id),
             reconstructions.results_of(connection, reconstruction_id),
             corrections.list_corrections(connection, reconstruction_id=reconstruction_id, limit=1_000_000),

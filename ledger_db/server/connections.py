@@ -108,16 +108,19 @@ def dispose_engines() -> None:
 
 
 @contextmanager
-def transaction() -> Iterator[Connection]:
-    """One database transaction on the configured ledger: committed at the end, rolled back on an exception."""
-    with ledger_engine().begin() as connection:
+def transaction(engine: Engine | None = None) -> Iterator[Connection]:
+    """One database transaction, on the configured ledger unless an engine is given.
+
+    Committed at the end, rolled back on an exception.
+    """
+    with (engine or ledger_engine()).begin() as connection:
         yield connection
 
 
 @contextmanager
-def one_instant() -> Iterator[Connection]:
-    """A read-only transaction on the configured ledger whose statements all see the same instant."""
-    with transaction() as connection:
+def one_instant(engine: Engine | None = None) -> Iterator[Connection]:
+    """A read-only transaction whose statements all see the same instant; on the configured ledger by default."""
+    with transaction(engine) as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         yield connection
 

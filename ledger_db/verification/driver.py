@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 
 from ledger_db.close.row_checksums import closes_to_check
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import BatchFailed, Hint, RunAtWork, first_line, is_transient
 from ledger_db.server.catalogue import system_identifier
+from ledger_db.server.connections import one_instant, transaction
 from ledger_db.settings import get_settings
 from ledger_db.verification import closed_dates, discrepancies, drift, sweeps
 from ledger_db.verification.causes import Finding
 from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
-from ledger_db.verification.drift import BatchCheck
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 
 
 @dataclass(frozen=True)
-class VerificationResult:
-    """A verification that ended: its findings, the discrepancies it saw, worst first, and totals of all open ones.
-
-    ``unchecked_close_count``: closes from before checksums of raw rows were stored.
-    """
+class VerificationReport:
+    """A verification that ended: the discrepancies it saw, largest first, and their totals by cause."""
 
     verification: Verification
-    findings: list[Finding]
     discrepancies: list[Discrepancy]
     totals: list[CauseTotal]
-    unchecked_close_count: int = 0
 
 
 @dataclass(frozen=True)
-class _Checked:
-    """What one step found, stored and counted."""
+class VerificationResult(VerificationReport):
+    """A report with every finding. ``unchecked_close_count``: closes from before checksums of raw rows were stored."""
+
+    findings: list[Finding]
+    unchecked_close_count: int
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one step of a verification found, stored and counted. ``has_checksums``: as for a close that was checked."""
 
     tally: Tally
     findings: list[Finding]
@@ -69,7 +71,7 @@ def verify(
     with sweeps.hold_scope(engine, scope) as mine:
         if not mine:
             raise RunAtWork(f"another process is at work on a {scope} verification")
-        with engine.begin() as connection:
+        with transaction(engine) as connection:
             sweeps.abandon_others(connection, scope)
             verification = sweeps.open_verification(
                 connection, scope=scope, ledger_id=ledger_id, currency=currency, balance_ids=balance_ids
@@ -84,64 +86,59 @@ def verify(
 
 def _check_balances(
     engine: Engine, verification: Verification, batch_size: int, pool: ThreadPoolExecutor
-) -> list[Future[_Checked]]:
+) -> list[Future[CheckResult]]:
     verification_id = verification.verification_id
 
-    def check_transactions() -> _Checked:
-        with one_instant(engine) as connection:
-            findings = drift.check_transactions(connection, verification_id)
-        return _Checked(_record(engine, verification, findings), findings)
-
     def plan() -> list[KeyRange]:
-        with engine.begin() as connection:
+        with transaction(engine) as connection:
             sweeps.collect_postings(connection, verification_id)
-        with engine.begin() as connection:
+        with transaction(engine) as connection:
             return sweeps.plan_balance_ranges(connection, verification_id, batch_size=batch_size)
 
-    def check_range(keys: KeyRange) -> _Checked:
-        check = verify_range(engine, verification_id, keys)
-        return _Checked(check.tally + _record(engine, verification, check.findings), check.findings)
-
-    checking = pool.submit(check_transactions)
-    return [checking, *(pool.submit(check_range, keys) for keys in pool.submit(plan).result())]
+    checking = pool.submit(check_transactions, engine, verification_id)
+    planned = pool.submit(plan).result()
+    return [checking, *(pool.submit(check_range, engine, verification_id, keys) for keys in planned)]
 
 
-def _check_closes(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[_Checked]]:
-    def check_close(run_id: int) -> _Checked:
-        with one_instant(engine) as connection:
-            check = closed_dates.check_close(connection, run_id)
-        tally = check.tally + _record(engine, verification, check.findings)
-        return _Checked(tally, check.findings, check.has_checksums)
-
-    with engine.begin() as connection:
+def _check_closes(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[CheckResult]]:
+    with transaction(engine) as connection:
         run_ids = closes_to_check(connection, system_identifier(connection))
-    return [pool.submit(check_close, run_id) for run_id in run_ids]
+    return [pool.submit(check_close, engine, verification.verification_id, run_id) for run_id in run_ids]
 
 
-def verify_range(engine: Engine, verification_id: int, keys: KeyRange) -> BatchCheck:
-    """Compare one range of balances at one instant; stores nothing."""
+def check_transactions(engine: Engine, verification_id: int) -> CheckResult:
+    """Check the transactions that no verification has checked yet, at one instant, and store the findings."""
     with one_instant(engine) as connection:
-        return drift.verify_batch(connection, verification_id, keys)
+        findings = drift.check_transactions(connection, verification_id)
+    return CheckResult(_record(engine, verification_id, findings), findings)
 
 
-@contextmanager
-def one_instant(engine: Engine) -> Iterator[Connection]:
-    """A read-only transaction whose statements all see the same instant."""
-    with engine.begin() as connection:
-        connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        yield connection
+def check_range(engine: Engine, verification_id: int, keys: KeyRange) -> CheckResult:
+    """Compare one range of balances at one instant, and store the findings."""
+    with one_instant(engine) as connection:
+        check = drift.verify_batch(connection, verification_id, keys)
+    return CheckResult(check.tally + _record(engine, verification_id, check.findings), check.findings)
 
 
-def _record(engine: Engine, verification: Verification, findings: Sequence[Finding]) -> Tally:
+def check_close(engine: Engine, verification_id: int, run_id: int) -> CheckResult:
+    """Check one close against its raw rows at one instant, and store the findings."""
+    with one_instant(engine) as connection:
+        check = closed_dates.check_close(connection, run_id)
+    tally = check.tally + _record(engine, verification_id, check.findings)
+    return CheckResult(tally, check.findings, check.has_checksums)
+
+
+def _record(engine: Engine, verification_id: int, findings: Sequence[Finding]) -> Tally:
     """Store findings in a transaction of their own: the one that read them is read-only."""
     if not findings:
         return Tally()
-    with engine.begin() as connection:
+    with transaction(engine) as connection:
+        verification = sweeps.find_verification(connection, verification_id)
         return discrepancies.record_findings(connection, verification, findings)
 
 
-def _result_of(engine: Engine, verification: Verification, steps: Sequence[Future[_Checked]]) -> VerificationResult:
-    """Conclude a verification with the sum of its steps, and read its result.
+def _result_of(engine: Engine, verification: Verification, steps: Sequence[Future[CheckResult]]) -> VerificationResult:
+    """Conclude a verification with the sum of its steps.
 
     Raises:
         BatchFailed: some steps failed.
@@ -149,30 +146,35 @@ def _result_of(engine: Engine, verification: Verification, steps: Sequence[Futur
     failures = [error for step in steps if (error := step.exception()) is not None]
     checked = [step.result() for step in steps if step.exception() is None]
     tally = sum((each.tally for each in checked), Tally(failed_batch_count=len(failures)))
-    with engine.begin() as connection:
-        ended = conclude(connection, verification.verification_id, tally)
+    report = conclude(engine, verification.verification_id, tally)
     if failures:
         raise BatchFailed(
             f"{len(failures)} of {len(steps)} batches failed, the others' findings are kept and nothing is closed. "
             f"{first_line(failures[0])}",
             transient=all(is_transient(failure) for failure in failures), hint=Hint.run_again,
         )  # fmt: skip
-    with engine.begin() as connection:
-        return VerificationResult(
-            verification=ended,
-            findings=[finding for each in checked for finding in each.findings],
-            discrepancies=discrepancies.list_discrepancies(connection, verification_id=ended.verification_id),
-            totals=discrepancies.cause_totals(connection, verification_id=ended.verification_id),
-            unchecked_close_count=sum(not each.has_checksums for each in checked),
-        )
+    return VerificationResult(
+        **vars(report),
+        findings=[finding for each in checked for finding in each.findings],
+        unchecked_close_count=sum(not each.has_checksums for each in checked),
+    )
 
 
-def conclude(connection: Connection, verification_id: int, tally: Tally) -> Verification:
-    """End a verification with its totals; close what it would have seen and did not, unless a batch failed.
+def conclude(engine: Engine, verification_id: int, tally: Tally) -> VerificationReport:
+    """End a verification with its totals and read its report.
+
+    Closes the discrepancies in its scope that it would have seen and did not, unless a batch failed.
 
     Raises:
         VerificationNotOpen: it has ended.
     """
-    verification = sweeps.lock_open_verification(connection, verification_id)
-    closed_count = 0 if tally.failed_batch_count else discrepancies.close_unseen(connection, verification)
-    return sweeps.end_verification(connection, verification_id, tally, closed_count=closed_count)
+    with transaction(engine) as connection:
+        verification = sweeps.lock_open_verification(connection, verification_id)
+        closed_count = 0 if tally.failed_batch_count else discrepancies.close_unseen(connection, verification)
+        ended = sweeps.end_verification(connection, verification_id, tally, closed_count=closed_count)
+    with transaction(engine) as connection:
+        return VerificationReport(
+            ended,
+            discrepancies.list_discrepancies(connection, verification_id=verification_id),
+            discrepancies.cause_totals(connection, verification_id=verification_id),
+        )

@@ -20,9 +20,9 @@ from flows import reports
 from flows.parts import batches
 from flows.reconstruct_balances import reconstruct_balances
 from ledger_db.correction import corrections
+from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.settings import get_settings
 from tasks import correction as correcting
-from tasks.correction import ReconstructionReport
 from tests.testing.books import Books
 from tests.testing.flow_runs import Heard, artifact, listening, name_of
 from tests.testing.reconstructions import approve, begin, correct, log, propose, tamper

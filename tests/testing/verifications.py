@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ledger_db.server.connections import one_instant
 from ledger_db.verification import driver
 from ledger_db.verification.causes import Finding
 from ledger_db.verification.discrepancies import Discrepancy
+from ledger_db.verification.drift import verify_batch
 from ledger_db.verification.sweeps import Scope, Verification, collect_postings, plan_balance_ranges
 from tests.testing.books import Books
 
@@ -43,11 +45,11 @@ def judge_all(books: Books, opened: Verification) -> list[Finding]:
     with books.engine.begin() as connection:
         collect_postings(connection, opened.verification_id)
         ranges = plan_balance_ranges(connection, opened.verification_id, batch_size=2)
-    return [
-        finding
-        for keys in ranges
-        for finding in driver.verify_range(books.engine, opened.verification_id, keys).findings
-    ]
+    findings: list[Finding] = []
+    for keys in ranges:
+        with one_instant(books.engine) as connection:
+            findings += verify_batch(connection, opened.verification_id, keys).findings
+    return findings
 
 
 def causes(found: Iterable[Discrepancy]) -> set[tuple[str, str]]:
