@@ -9,11 +9,13 @@ from datetime import date
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from examples.ledger import command_line, on_a_fresh_ledger, open_balances, post, show, show_balances
-from examples.sequences import open_day
+from examples.ledger import command_line, on_a_fresh_ledger, open_balances, post, shortly_after, show, show_balances
 from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run
+from ledger_db.close.opening import open_close
+from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import OutOfOrder, first_line
 
 BEFORE = """
@@ -74,6 +76,12 @@ def main(engine: Engine) -> None:
     command_line(engine, "abandon", str(run.run_id))
     show("\nbalances after, as stored: a close changes none; tip-01 did")
     show_balances(engine)
+
+
+def open_day(engine: Engine, day: date) -> Run:
+    """Open the close of a date and take its cut."""
+    with engine.begin() as connection:
+        return open_close(connection, business_date=day, calendar=BusinessCalendar(), now=shortly_after(day))
 
 
 if __name__ == "__main__":

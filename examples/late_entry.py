@@ -9,9 +9,18 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from examples.ledger import command_line, figure, on_a_fresh_ledger, open_balances, post, show, show_balances
-from examples.sequences import close_day
+from examples.ledger import (
+    command_line,
+    figure,
+    on_a_fresh_ledger,
+    open_balances,
+    post,
+    shortly_after,
+    show,
+    show_balances,
+)
 from ledger_db.close.activity import late_arrivals
+from ledger_db.close.driver import close_day
 from ledger_db.close.runs import find_run
 from ledger_db.close.totals import totals_of
 
@@ -51,7 +60,7 @@ def main(engine: Engine) -> None:
 
 
 def _close(engine: Engine, day: date) -> None:
-    run = close_day(engine, day)
+    run = close_day(engine, day, now=shortly_after(day)).run
     with engine.connect() as connection:
         (total,) = totals_of(connection, run.run_id)
         late = late_arrivals(connection, run.run_id)

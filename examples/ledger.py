@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, text
@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, text
 from ledger_db.attach.migrate import migrate
 from ledger_db.books.accounts import create_balance, list_balances
 from ledger_db.books.recording import Movement, record_many
+from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.server import embedded
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import get_settings
@@ -45,6 +46,11 @@ def on_a_fresh_ledger(example: Callable[[Engine], None]) -> None:
     migrate(engine)
     example(engine)
     engine.dispose()
+
+
+def shortly_after(day: date) -> datetime:
+    """Five minutes after a business date of the default calendar has ended: when an example's night begins."""
+    return BusinessCalendar().closes_at(day) + timedelta(minutes=5)
 
 
 def open_balances(engine: Engine, *names: str, currency: str = "USD") -> None:

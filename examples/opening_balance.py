@@ -8,13 +8,26 @@ from datetime import date
 
 from sqlalchemy import Engine
 
-from examples.ledger import command_line, figure, on_a_fresh_ledger, open_balances, post, show, show_balances, sql
-from examples.sequences import close_day, verify
+from examples.ledger import (
+    command_line,
+    figure,
+    on_a_fresh_ledger,
+    open_balances,
+    post,
+    shortly_after,
+    show,
+    show_balances,
+    sql,
+)
+from ledger_db.close.driver import close_day
+from ledger_db.verification.driver import verify
 
 PAYMENTS = "pay-01  2026-01-31 09:00  @World  bln_ada  25000 USD"
 MOVED_HERE = """UPDATE blnk.balances SET credit_balance = credit_balance + 180000, balance = balance + 180000
     WHERE balance_id = 'bln_ada'"""
 DECLARE = ("declare-opening", "bln_ada", "--as", "Grace", "--reason", "moved from the old system, statement 2025-12")
+
+DAY = date(2026, 1, 31)
 
 
 def main(engine: Engine) -> None:
@@ -29,7 +42,7 @@ def main(engine: Engine) -> None:
     _verify(engine)
     command_line(engine, *DECLARE, "--yes")
     _verify(engine)
-    run = close_day(engine, date(2026, 1, 31))
+    run = close_day(engine, DAY, now=shortly_after(DAY)).run
     show(f"\n{run.name} is a sum of postings and does not include the declared amount:")
     command_line(engine, "balance-at", "bln_ada", "--at", "2026-01-31")
     show("\nbalances after, as stored: a declaration changes none")
@@ -37,7 +50,8 @@ def main(engine: Engine) -> None:
 
 
 def _verify(engine: Engine) -> None:
-    done, found = verify(engine, "from-genesis")
+    report = verify(engine, scope="from-genesis")
+    done, found = report.verification, report.discrepancies
     show(f"\n{done.name}: {done.balance_count} balances, {'1 discrepancy' if found else 'nothing found'}")
     for each in found:
         show(f"  {each.cause}: {each.subject}, {figure(each.gross_difference)} {each.currency}, action: {each.action}")

@@ -8,10 +8,22 @@ from datetime import date
 
 from sqlalchemy import Engine
 
-from examples.ledger import command_line, figure, on_a_fresh_ledger, open_balances, post, show, show_balances, sql
-from examples.sequences import apply, close_day, propose, verify
+from examples.ledger import (
+    command_line,
+    figure,
+    on_a_fresh_ledger,
+    open_balances,
+    post,
+    shortly_after,
+    show,
+    show_balances,
+    sql,
+)
+from ledger_db.close.driver import close_day
 from ledger_db.close.totals import totals_of
+from ledger_db.correction.driver import ReconstructionReport, reconstruct
 from ledger_db.evidence.approvals import decide
+from ledger_db.verification.driver import verify
 
 JANUARY = """
     salary-01  2026-01-29 09:00  @World     bln_ada     250000 USD
@@ -30,11 +42,15 @@ EDIT = """UPDATE blnk.balances SET credit_balance = credit_balance + 50000, bala
     WHERE balance_id = 'bln_grace'"""
 
 
+DAY = date(2026, 1, 31)
+REASON = "edited by hand, no posting supports it"
+
+
 def main(engine: Engine) -> None:
     """The whole session, printed."""
     open_balances(engine, *NAMES, "bln_savings")
     post(engine, JANUARY)
-    run = close_day(engine, date(2026, 1, 31))
+    run = close_day(engine, DAY, now=shortly_after(DAY)).run
     with engine.connect() as connection:
         for total in totals_of(connection, run.run_id):
             show(
@@ -46,8 +62,9 @@ def main(engine: Engine) -> None:
     _verify(engine)
 
     show("\nAda proposes to correct every balance with a discrepancy; nothing is written")
-    proposal, results = propose(engine, reason="edited by hand, no posting supports it", proposed_by="Ada")
-    for result in results:
+    report = propose(engine)
+    proposal = report.reconstruction
+    for result in report.proposed:
         show(
             f"  {result.balance_id}: stored {figure(result.previous.balance)}, its postings prove "
             f"{figure(result.recalculated.balance)}, difference {figure(result.difference)}: {result.cause}"
@@ -58,15 +75,21 @@ def main(engine: Engine) -> None:
         with engine.begin() as connection:
             approval = decide(connection, proposal, decision="approved", decided_by=name, channel="example")
         show(f"{name} approves these figures: {approval.decision}{approval.remark and f', {approval.remark}'}")
-    for result in apply(engine, proposal, approval.approval_id):
+    for result in propose(engine).results:
         show(f"  {result.balance_id}: {result.verdict}, {result.remark}")
     show_balances(engine)
     _verify(engine)
     command_line(engine, "balance-at", "bln_grace", "--at", "2026-01-31")
 
 
+def propose(engine: Engine) -> ReconstructionReport:
+    """Propose to correct every balance with a discrepancy, and correct it where that is approved already."""
+    return reconstruct(engine, selection="discrepancies", mode="apply", reason=REASON, proposed_by="Ada")
+
+
 def _verify(engine: Engine) -> None:
-    done, found = verify(engine)
+    report = verify(engine, scope="since-close")
+    done, found = report.verification, report.discrepancies
     opened = f"{done.finding_count} discrepancy, {done.opened_count} new" if found else "nothing found"
     show(f"\n{done.name}: {done.balance_count} balances, {opened}")
     for each in found:

@@ -24,7 +24,7 @@ def committed(name: str) -> str:
 
 
 def test_every_example_has_its_output() -> None:
-    shared = {"__init__", "__main__", "ledger", "sequences"}
+    shared = {"__init__", "__main__", "ledger"}
 
     assert set(NAMES) == {path.stem for path in FOLDER.glob("*.py")} - shared
 
