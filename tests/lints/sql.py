@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from functools import lru_cache
 from pathlib import Path
 
 from sqlfluff.core import FluffConfig, Linter
@@ -70,16 +71,25 @@ def _indentation(before: str) -> int:
     return own - STEP if line.lstrip().startswith("AS ") else own
 
 
+def findings(name: str, text: str) -> list[str]:
+    """What sqlfluff finds in a statement, one line each."""
+    lines = text.splitlines()
+    return [
+        f"{name}: {violation.rule_code()} {violation.desc()} at: {lines[violation.line_no - 1].strip()}"
+        for violation in _linter().lint_string(text).get_violations()
+    ]
+
+
+@lru_cache
+def _linter() -> Linter:
+    return Linter(config=FluffConfig.from_path(str(Path(ledger_db.__file__).parent.parent)))
+
+
 def main() -> int:
-    linter = Linter(config=FluffConfig.from_path(str(Path(ledger_db.__file__).parent.parent)))
-    found = 0
-    for name in statements():
-        text = laid_out(name)
-        for violation in linter.lint_string(text).get_violations():
-            line = text.splitlines()[violation.line_no - 1].strip()
-            sys.stdout.write(f"{name}: {violation.rule_code()} {violation.desc()} at: {line}\n")
-            found += 1
-    sys.stdout.write(f"{len(statements())} statements, {found} findings\n")
+    names = statements()
+    found = [finding for name in names for finding in findings(name, laid_out(name))]
+    sys.stdout.writelines(f"{finding}\n" for finding in found)
+    sys.stdout.write(f"{len(names)} statements, {len(found)} findings\n")
     return 1 if found else 0
 
 
