@@ -24,6 +24,12 @@ MIGRATIONS: Final = "ledger_db/attach/migrations/versions/"
 
 CUT_FILES: Final = ("ledger_db/close/after_cut.sql", "ledger_db/close/in_cut.sql")
 SHARED_INCLUDES: Final = ("close.after_cut", "close.in_cut", "close.since_base")
+#: Runs an edit by hand, and prints it as it runs it.
+DEMO: Final = "deployments/demo.py"
+#: The loader of .sql files, the catalogue's queries, the defaults of columns of amounts, and the demo.
+TEXT_FILES: Final = (
+    "ledger_db/core/statements.py", "ledger_db/server/catalogue.py", "ledger_db/core/metadata.py", DEMO,
+)  # fmt: skip
 #: First words of what is not a query: commands of the session, and definitions.
 COMMANDS: Final = ("SET", "LOCK", "CREATE", "ALTER", "DROP", "ANALYZE", "VACUUM", "COPY")
 #: SQL inside a definition of a table or an index, which SQLAlchemy takes as text only.
@@ -141,15 +147,12 @@ def effective_instant(file: File) -> Iterator[Seen]:
 
 def amount_columns(file: File) -> Iterator[Seen]:
     """In Python, the columns of amounts are listed in ``core/amounts.py``."""
-    home = file.path == "ledger_db/core/amounts.py"
+    home = file.path in ("ledger_db/core/amounts.py", DEMO)
     stray = None if home else "a list of amount columns belongs in ledger_db/core/amounts.py."
-    in_lists: set[ast.AST] = set()
     for node in file.nodes:
-        if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
-            items = node.keys if isinstance(node, ast.Dict) else node.elts
-            names = {item for item in items if item is not None and _is_string(item) and _AMOUNT.match(_string(item))}
-            if len({_string(name) for name in names}) > 1:
-                in_lists |= names
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            names = {name for name in _constants(node) if _AMOUNT.fullmatch(name)}
+            if len(names) > 1:
                 yield Seen(node.lineno, stray)
     for line, text in file.strings:
         if len({*_AMOUNT.findall(text), *_PLAIN_BALANCE.findall(text)}) > 1:
@@ -170,10 +173,6 @@ def text_queries(file: File) -> Iterator[Seen]:
     defining = {
         inner for node in file.nodes if _called(node) in DEFINITIONS for inner in ast.walk(node) if inner is not node
     }
-    homes = (
-        "ledger_db/core/statements.py",
-        "ledger_db/server/catalogue.py",
-    )  # the loader of .sql files, and the catalogue
     for node in file.nodes:
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -181,7 +180,7 @@ def text_queries(file: File) -> Iterator[Seen]:
         by_module = isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ("sqlalchemy.text", "sa.text")
         if by_name or by_module:
             first = _string(node.args[0]).split()[:1] if _is_string(node.args[0]) else []
-            allowed = file.path in homes or node in defining or (first and first[0].upper() in COMMANDS)
+            allowed = file.path in TEXT_FILES or node in defining or (first and first[0].upper() in COMMANDS)
             yield Seen(
                 node.lineno,
                 None if allowed else "text() is for session commands and definitions; use Core or a .sql file.",
