@@ -1,5 +1,5 @@
 # Two commands on a fresh machine with Python >= 3.11 and make: `make demo` and `make test`.
-# Each makes its own environment in .venv first, from the committed lock; a second time that costs nothing.
+# Each makes its own environment in .venv first, from the committed lock; the second time that takes no time.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -7,7 +7,8 @@ SHELL := /bin/sh
 
 BIN := .venv/bin
 STAMP := .venv/installed
-PACKAGES := deployments flows ledger_db tasks tests benchmarks
+COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate
 
 .PHONY: help
 help: ## List the commands
@@ -22,12 +23,13 @@ test: $(STAMP) ## Run every test on real PostgreSQL
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 .PHONY: lint
-lint: $(STAMP) ## Check format, style, types, imports and SQL
+lint: $(STAMP) ## Check format, style, types, imports, SQL and that each idea stays in its one place
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.lints.sql
+	$(BIN)/python -m tests.lints.homes
 
 .PHONY: format
 format: $(STAMP) ## Rewrite the code in the agreed format
@@ -43,10 +45,10 @@ bench: $(STAMP) ## Measure speed, growth, look-ups and memory
 	$(BIN)/python -m benchmarks
 
 .PHONY: lock
-lock: $(STAMP) ## Resolve the dependencies anew into requirements.lock
+lock: $(STAMP) ## Resolve the dependencies again: requirements.lock to run it, requirements-dev.lock to work on it
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-annotate --upgrade -o requirements.lock
+	$(COMPILE) --group dev --upgrade -o requirements-dev.lock
+	$(COMPILE) --upgrade -c requirements-dev.lock -o requirements.lock
 
 .PHONY: clean
 clean: ## Remove the environment and every cache; the ledger in .ledger-eod stays
@@ -57,7 +59,7 @@ clean: ## Remove the environment and every cache; the ledger in .ledger-eod stay
 install: $(STAMP) ## Make the environment in .venv
 
 # The newest Python that will do; --require-hashes installs exactly what was tested.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml
 	@python=; for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 		if command -v "$$candidate" >/dev/null 2>&1 && \
 			"$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -70,6 +72,6 @@ $(STAMP): requirements.lock pyproject.toml
 	echo "making .venv with $$("$$python" --version)"; \
 	if [ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then :; else "$$python" -m venv --clear .venv; fi
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $(STAMP)

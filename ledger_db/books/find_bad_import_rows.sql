@@ -1,8 +1,10 @@
--- Rows of an import that the ledger, or the file itself, rules out; one problem a row, the first that applies.
--- Reads import_rows, whose balance and parent columns are resolved already. Returns line, problem in line order.
--- Cost: the file, with one index look-up a reference.
+-- Rows of an import that the ledger or the file itself rules out: one problem for each row, the first that applies.
+-- Reads import_rows, whose balance and parent columns are resolved already. Returns line and problem, in line order.
+-- Cost: the file, with one index look-up for each reference.
 WITH repeated AS (
-    SELECT line_number, min(line_number) OVER (PARTITION BY reference) AS first_line
+    SELECT
+        line_number,
+        min(line_number) OVER (PARTITION BY reference) AS first_line
     FROM import_rows
 )
 
@@ -21,12 +23,12 @@ SELECT
             THEN format('source %s is kept in %s, not in %s', staged.source, source.currency, staged.currency)
         WHEN destination.currency <> staged.currency
             THEN format(
-                'destination %s is kept in %s, not in %s', staged.destination, destination.currency, staged.currency
-            )
+                    'destination %s is kept in %s, not in %s', staged.destination, destination.currency, staged.currency
+                )
         ELSE format('there is no parent %s before it, in the file or the ledger', staged.parent_reference)
     END AS problem
 FROM import_rows AS staged
-JOIN repeated ON repeated.line_number = staged.line_number
+INNER JOIN repeated ON repeated.line_number = staged.line_number
 LEFT JOIN blnk.transactions AS known ON known.reference = staged.reference
 LEFT JOIN blnk.balances AS source ON source.balance_id = staged.source_id
 LEFT JOIN blnk.balances AS destination ON destination.balance_id = staged.destination_id

@@ -1,7 +1,8 @@
 -- Lock the balances of the transactions that this database transaction recorded after a key, and read their versions.
--- after_key: transactions with a higher key. Returns balance_key, version in key order, so that two of these wait for
--- each other and never deadlock. NO KEY: the foreign keys of other sessions' inserts hold a weaker lock that FOR UPDATE
--- would wait for. Cost: this transaction's rows, one range of the index on recorded_xid.
+-- after_key: only transactions with a higher key. Returns balance_key and version in key order, which is also the order
+-- of locking: two of these statements wait for each other and cannot deadlock.
+-- The lock is FOR NO KEY UPDATE: FOR UPDATE would also wait for the foreign-key locks of other sessions' inserts.
+-- Cost: this transaction's rows, one range of the index on recorded_xid.
 WITH touched AS (
     SELECT source AS balance_id
     FROM blnk.transactions

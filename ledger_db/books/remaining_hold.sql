@@ -1,5 +1,6 @@
--- What is left of one hold: its INFLIGHT row minus the commits and voids that were recorded for it. Minor units.
--- hold_key: the INFLIGHT row's key. hold_id: its transaction_id. Always one row. Cost: the hold and its children.
+-- The rest of one hold: its INFLIGHT row minus the commits and voids that were recorded for it. Minor units.
+-- hold_key: the INFLIGHT row's key. hold_id: its transaction_id. Always returns one row. Read-only.
+-- Cost: the hold and its children, by index.
 WITH
 -- include postings.postings
 
@@ -7,5 +8,8 @@ SELECT COALESCE(sum(inflight_debit), 0) AS remaining
 FROM postings
 WHERE transaction_key = CAST(:hold_key AS bigint)
     OR transaction_key = ANY(
-        ARRAY(SELECT id FROM blnk.transactions WHERE parent_transaction = CAST(:hold_id AS text))
+        ARRAY(
+            SELECT child.id FROM blnk.transactions AS child
+            WHERE child.parent_transaction = CAST(:hold_id AS text)
+        )
     )

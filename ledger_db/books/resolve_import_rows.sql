@@ -1,7 +1,11 @@
--- Look up what the rows of an import name: balances by id or, for @Name, by indicator and currency, and parents by
+-- Look up what the rows of an import name. Balances: by id, or for @Name by indicator and currency. Parents: by
 -- reference, in the ledger or on an earlier line. What is not found stays NULL. Writes import_rows only.
+-- Cost: the file, with index look-ups for each row.
 WITH internal AS (
-    SELECT indicator, currency, balance_id
+    SELECT
+        indicator,
+        currency,
+        balance_id
     FROM blnk.balances
     WHERE indicator IS NOT NULL
 ),
@@ -20,7 +24,7 @@ found AS (
     LEFT JOIN internal AS internal_destination
         ON internal_destination.indicator = staged.destination AND internal_destination.currency = staged.currency
     LEFT JOIN blnk.transactions AS recorded ON recorded.reference = staged.parent_reference
-    LEFT JOIN LATERAL (  -- of a reference that the file repeats, any: the repetition is refused
+    LEFT JOIN LATERAL (  -- any one of the lines that repeat a reference; the repetition itself is refused
         SELECT above.transaction_id
         FROM import_rows AS above
         WHERE above.reference = staged.parent_reference AND above.line_number < staged.line_number

@@ -1,12 +1,13 @@
--- Add to the stored balance rows what the transactions recorded by this database transaction after a key do to them.
--- after_key: transactions with a higher key. balance_keys, versions: two parallel arrays, the rows as they were read
--- under their locks. Returns moved_count, written_count: unequal when a row is not at the version that was read.
--- Minor units. The parts are written and the balance is their difference. Cost: this transaction's rows.
+-- Add to the stored balance rows the effect of the transactions that this database transaction recorded after a key.
+-- after_key: only transactions with a higher key. balance_keys, versions: two parallel arrays, the key and version of
+-- each balance row as it was read under its lock. Amounts in minor units; each total is credit minus debit.
+-- Returns moved_count and written_count. They differ when a row no longer has the version that was read.
+-- Cost: this transaction's rows, by the index on recorded_xid.
 WITH
 -- include postings.postings
 ,
 
-effects AS MATERIALIZED (  -- a row without effect keeps its version: nobody's write need be refused for it
+effects AS MATERIALIZED (  -- a row that nothing changes keeps its version, so that no other write is refused for it
     SELECT
         balance_id,
         sum(credit) AS credit,
@@ -22,8 +23,10 @@ effects AS MATERIALIZED (  -- a row without effect keeps its version: nobody's w
 ),
 
 fence AS (
-    SELECT balance_key, version
-    FROM unnest(CAST(:balance_keys AS bigint []), CAST(:versions AS integer [])) AS read_rows (balance_key, version)
+    SELECT
+        balance_key,
+        version
+    FROM unnest(CAST(:balance_keys AS bigint[]), CAST(:versions AS integer[])) AS read_rows (balance_key, version)
 ),
 
 written AS (
@@ -35,7 +38,7 @@ written AS (
         inflight_credit_balance = stored.inflight_credit_balance + effects.inflight_credit,
         inflight_debit_balance = stored.inflight_debit_balance + effects.inflight_debit,
         inflight_balance = stored.inflight_credit_balance + effects.inflight_credit
-            - stored.inflight_debit_balance - effects.inflight_debit,
+        - stored.inflight_debit_balance - effects.inflight_debit,
         version = fence.version + 1
     FROM effects, fence
     WHERE stored.balance_id = effects.balance_id

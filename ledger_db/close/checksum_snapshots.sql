@@ -1,6 +1,6 @@
--- One SHA-256 over one run's snapshots in key order: a digest of the digests of blocks of 10,000 keys, so that memory
--- does not grow with the ledger. NULL for a run without rows. Read-only, one pass in primary key order.
--- run_id, business_date, kind: the run.
+-- One SHA-256 over one run's snapshots in key order. It is a digest of the digests of blocks of 10,000 keys, so that
+-- memory does not grow with the ledger. NULL for a run without rows.
+-- run_id, business_date, kind: the run. Read-only. Cost: one pass in primary-key order.
 WITH blocks AS (
     SELECT
         balance_key / 10000 AS block,

@@ -1,9 +1,10 @@
--- Write one run's activity: per balance and effective business date, what is in the run's cut and not in its base's.
--- Also itemises every transaction whose two sides do not cancel out within one currency, or whose amount cannot be
--- counted. Returns activity_count, late_count, exception_count.
--- run_id: the run. closes_at, cut: its cut. base_closes_at, base_cut: its base's; '-infinity' and NULL without one.
--- business_dates, opens_at: the calendar as two parallel ascending arrays; an earlier instant falls on the first date.
--- Locks no ledger row. Cost: what became effective or was recorded since the base, two index range scans.
+-- Write one run's activity: for each balance and effective business date, what is in the run's cut and not in its
+-- base's cut. Also write an exception for each transaction whose two sides do not cancel out within one currency, or
+-- whose amount cannot be counted. Returns activity_count, late_count, exception_count.
+-- run_id: the run. closes_at, cut: its cut. base_closes_at, base_cut: its base's cut, '-infinity' and NULL without one.
+-- business_dates, opens_at: the calendar as two parallel ascending arrays. An instant before the first belongs to it.
+-- Amounts in minor units; differences are credit minus debit. Locks no ledger row.
+-- Cost: what became effective or was recorded since the base, two index range scans.
 WITH
 -- include postings.postings
 ,
@@ -17,8 +18,11 @@ collected AS MATERIALIZED (
 -- )
 ),
 
-keyed AS (  -- LEFT: a posting on a balance that does not exist must be itemised, not lost
-    SELECT collected.*, balances.id AS balance_key, balances.currency
+keyed AS (  -- LEFT, so that a posting on a balance that does not exist becomes an exception
+    SELECT
+        collected.*,
+        balances.id AS balance_key,
+        balances.currency
     FROM collected
     LEFT JOIN blnk.balances ON balances.balance_id = collected.balance_id
 ),
@@ -29,18 +33,18 @@ written_activity AS (
         inflight_credit_balance, inflight_debit_balance, last_transaction_key
     )
     SELECT
-        CAST(:run_id AS bigint),
+        CAST(:run_id AS bigint) AS run_id,
         balance_key,
-        (CAST(:business_dates AS date []))[
-            GREATEST(width_bucket(effective_at, CAST(:opens_at AS timestamptz [])), 1)
+        (CAST(:business_dates AS date[]))[
+            GREATEST(width_bucket(effective_at, CAST(:opens_at AS timestamptz[])), 1)
         ] AS effective_date,
-        bool_or(effective_at < CAST(:base_closes_at AS timestamptz)),
-        count(*),
-        sum(credit),
-        sum(debit),
-        sum(inflight_credit),
-        sum(inflight_debit),
-        max(transaction_key)
+        bool_or(effective_at < CAST(:base_closes_at AS timestamptz)) AS is_late,
+        count(*) AS posting_count,
+        sum(credit) AS credit_balance,
+        sum(debit) AS debit_balance,
+        sum(inflight_credit) AS inflight_credit_balance,
+        sum(inflight_debit) AS inflight_debit_balance,
+        max(transaction_key) AS last_transaction_key
     FROM keyed
     WHERE balance_key IS NOT NULL
     GROUP BY balance_key, effective_date
@@ -52,7 +56,7 @@ written_exceptions AS (
         run_id, transaction_key, currency, cause, difference, inflight_difference
     )
     SELECT
-        CAST(:run_id AS bigint),
+        CAST(:run_id AS bigint) AS run_id,
         transaction_key,
         COALESCE(currency, '') AS currency,
         CASE
@@ -61,8 +65,8 @@ written_exceptions AS (
             WHEN count(*) OVER per_transaction > 1 THEN 'cross_currency'
             ELSE 'one_sided'
         END AS cause,
-        sum(credit) - sum(debit),
-        sum(inflight_credit) - sum(inflight_debit)
+        sum(credit) - sum(debit) AS difference,
+        sum(inflight_credit) - sum(inflight_debit) AS inflight_difference
     FROM keyed
     GROUP BY transaction_key, currency
     HAVING sum(credit) <> sum(debit)
@@ -75,5 +79,8 @@ written_exceptions AS (
 
 SELECT
     (SELECT count(*) FROM written_activity) AS activity_count,
-    (SELECT count(*) FROM written_activity WHERE is_late) AS late_count,
+    (
+        SELECT count(*) FROM written_activity
+        WHERE is_late
+    ) AS late_count,
     (SELECT count(*) FROM written_exceptions) AS exception_count

@@ -1,7 +1,8 @@
--- What one run's snapshots must add up to, per currency: its base's totals plus its activity. Minor units.
--- run_id: the run. base_run_id: its base, NULL without one. partial: the run holds only balances that had no snapshot
--- of that date and kind yet, so both parts are summed over just those.
--- itemised_difference: credit minus debit that exceptions of this run and its bases explain.
+-- What one run's snapshots must add up to, for each currency: its base's totals plus its activity. Minor units.
+-- run_id, business_date, kind: the run. base_run_id, base_date: its base, NULL without one.
+-- partial: the run holds only balances that had no snapshot of that date and kind yet, so that only those are summed.
+-- itemised_difference, itemised_inflight_difference: credit minus debit that exceptions of this run and of its bases
+-- explain. Read-only. Cost: the run's activity; for a partial run also its snapshots.
 WITH captured AS (
     SELECT snapshots.balance_key
     FROM ledger_eod.balance_snapshots AS snapshots
@@ -13,30 +14,52 @@ WITH captured AS (
 
 parts AS (
     SELECT
-        currency, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance,
-        itemised_difference, itemised_inflight_difference
+        currency,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance,
+        itemised_difference,
+        itemised_inflight_difference
     FROM ledger_eod.run_totals
     WHERE run_id = CAST(:base_run_id AS bigint) AND NOT CAST(:partial AS boolean)
     UNION ALL
     SELECT
-        balances.currency, base.credit_balance, base.debit_balance, base.inflight_credit_balance,
-        base.inflight_debit_balance, 0, 0
+        balances.currency,
+        base.credit_balance,
+        base.debit_balance,
+        base.inflight_credit_balance,
+        base.inflight_debit_balance,
+        0 AS itemised_difference,
+        0 AS itemised_inflight_difference
     FROM captured
-    JOIN ledger_eod.balance_snapshots AS base
+    INNER JOIN ledger_eod.balance_snapshots AS base
         ON base.business_date = CAST(:base_date AS date)
-        AND base.kind = 'close'
-        AND base.balance_key = captured.balance_key
-    JOIN blnk.balances ON balances.id = captured.balance_key
+            AND base.kind = 'close'
+            AND base.balance_key = captured.balance_key
+    INNER JOIN blnk.balances ON balances.id = captured.balance_key
     UNION ALL
     SELECT
-        balances.currency, activity.credit_balance, activity.debit_balance, activity.inflight_credit_balance,
-        activity.inflight_debit_balance, 0, 0
+        balances.currency,
+        activity.credit_balance,
+        activity.debit_balance,
+        activity.inflight_credit_balance,
+        activity.inflight_debit_balance,
+        0 AS itemised_difference,
+        0 AS itemised_inflight_difference
     FROM ledger_eod.activity
-    JOIN blnk.balances ON balances.id = activity.balance_key
+    INNER JOIN blnk.balances ON balances.id = activity.balance_key
     WHERE activity.run_id = CAST(:run_id AS bigint)
-        AND (NOT CAST(:partial AS boolean) OR activity.balance_key IN (SELECT balance_key FROM captured))
+        AND (NOT CAST(:partial AS boolean) OR activity.balance_key IN (SELECT captured.balance_key FROM captured))
     UNION ALL
-    SELECT currency, 0, 0, 0, 0, difference, inflight_difference
+    SELECT
+        currency,
+        0 AS credit_balance,
+        0 AS debit_balance,
+        0 AS inflight_credit_balance,
+        0 AS inflight_debit_balance,
+        difference AS itemised_difference,
+        inflight_difference AS itemised_inflight_difference
     FROM ledger_eod.run_exceptions
     WHERE run_id = CAST(:run_id AS bigint) AND currency <> '' AND NOT CAST(:partial AS boolean)
 )

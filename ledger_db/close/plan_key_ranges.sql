@@ -1,6 +1,7 @@
--- Key ranges of at most batch_size balances each that lack a snapshot of this date and kind; ascending, gapless order.
--- business_date, kind: whose snapshots. max_balance_key: balances made later are the next run's. batch_size: balances.
--- Returns first_key, last_key, balance_count. Read-only, one pass over two primary keys.
+-- Key ranges of at most batch_size balances each, of the balances that lack a snapshot of this date and kind.
+-- business_date, kind: whose snapshots. max_balance_key: balances created later belong to the next run.
+-- batch_size: balances in a range. Returns first_key, last_key and balance_count in ascending order, without overlap.
+-- Read-only. Cost: one pass over two primary keys.
 WITH missing AS (
     SELECT balances.id AS balance_key
     FROM blnk.balances
@@ -14,11 +15,16 @@ WITH missing AS (
 ),
 
 numbered AS (
-    SELECT balance_key, (row_number() OVER (ORDER BY balance_key) - 1) / CAST(:batch_size AS bigint) AS batch
+    SELECT
+        balance_key,
+        (row_number() OVER (ORDER BY balance_key) - 1) / CAST(:batch_size AS bigint) AS batch
     FROM missing
 )
 
-SELECT min(balance_key) AS first_key, max(balance_key) AS last_key, count(*) AS balance_count
+SELECT
+    min(balance_key) AS first_key,
+    max(balance_key) AS last_key,
+    count(*) AS balance_count
 FROM numbered
 GROUP BY batch
 ORDER BY batch

@@ -1,5 +1,5 @@
--- What one run's snapshots add up to, per currency. Read-only, one pass. Minor units.
--- run_id, business_date, kind: the run.
+-- What one run's snapshots add up to, for each currency. Minor units.
+-- run_id, business_date, kind: the run. Read-only. Cost: one pass over its snapshots.
 SELECT
     balances.currency,
     count(*) AS balance_count,
@@ -8,7 +8,7 @@ SELECT
     sum(snapshots.inflight_credit_balance) AS inflight_credit_balance,
     sum(snapshots.inflight_debit_balance) AS inflight_debit_balance
 FROM ledger_eod.balance_snapshots AS snapshots
-JOIN blnk.balances ON balances.id = snapshots.balance_key
+INNER JOIN blnk.balances ON balances.id = snapshots.balance_key
 WHERE snapshots.business_date = CAST(:business_date AS date)
     AND snapshots.kind = CAST(:kind AS ledger_eod.run_kind)
     AND snapshots.run_id = CAST(:run_id AS bigint)

@@ -1,6 +1,6 @@
--- Write one run's snapshots for the balances from first_key to last_key: base snapshot plus activity.
+-- Write one run's snapshots of the balances from first_key to last_key: base snapshot plus activity. Minor units.
 -- run_id, business_date, kind: the run. base_date: its base run's business date, NULL without one.
--- Minor units. A second call writes nothing. Locks no ledger row. Cost: three range scans in key order.
+-- A second call writes nothing. Locks no ledger row. Cost: three range scans in key order.
 WITH eligible AS (
     SELECT id AS balance_key
     FROM blnk.balances
@@ -9,7 +9,11 @@ WITH eligible AS (
 
 base AS (
     SELECT
-        balance_key, last_transaction_key, credit_balance, debit_balance, inflight_credit_balance,
+        balance_key,
+        last_transaction_key,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
         inflight_debit_balance
     FROM ledger_eod.balance_snapshots
     WHERE business_date = CAST(:base_date AS date)
@@ -36,16 +40,16 @@ INSERT INTO ledger_eod.balance_snapshots (
     inflight_credit_balance, inflight_debit_balance
 )
 SELECT
-    CAST(:run_id AS bigint),
+    CAST(:run_id AS bigint) AS run_id,
     eligible.balance_key,
-    GREATEST(base.last_transaction_key, moved.last_transaction_key),
-    CAST(:business_date AS date),
-    CAST(:kind AS ledger_eod.run_kind),
-    COALESCE(base.credit_balance, 0) + COALESCE(moved.credit_balance, 0),
-    COALESCE(base.debit_balance, 0) + COALESCE(moved.debit_balance, 0),
-    COALESCE(base.inflight_credit_balance, 0) + COALESCE(moved.inflight_credit_balance, 0),
-    COALESCE(base.inflight_debit_balance, 0) + COALESCE(moved.inflight_debit_balance, 0)
+    GREATEST(base.last_transaction_key, moved.last_transaction_key) AS last_transaction_key,
+    CAST(:business_date AS date) AS business_date,
+    CAST(:kind AS ledger_eod.run_kind) AS kind,
+    COALESCE(base.credit_balance, 0) + COALESCE(moved.credit_balance, 0) AS credit_balance,
+    COALESCE(base.debit_balance, 0) + COALESCE(moved.debit_balance, 0) AS debit_balance,
+    COALESCE(base.inflight_credit_balance, 0) + COALESCE(moved.inflight_credit_balance, 0) AS inflight_credit_balance,
+    COALESCE(base.inflight_debit_balance, 0) + COALESCE(moved.inflight_debit_balance, 0) AS inflight_debit_balance
 FROM eligible
-LEFT JOIN base ON base.balance_key = eligible.balance_key  -- LEFT: idle, zero and new balances have their snapshot too
+LEFT JOIN base ON base.balance_key = eligible.balance_key  -- LEFT: idle, zero and new balances get a snapshot too
 LEFT JOIN moved ON moved.balance_key = eligible.balance_key
 ON CONFLICT (business_date, kind, balance_key) DO NOTHING

@@ -1,5 +1,5 @@
--- What was recorded on one balance and is not in a cut. balance_id: the balance. cut: a pg_snapshot. Minor units.
--- Read-only. Cost: what was recorded since the cut, by index.
+-- What was recorded on one balance and is not in a cut: its four parts. Minor units. Always one row.
+-- balance_id: the balance. cut: a pg_snapshot. Read-only. Cost: what was recorded since the cut, by index.
 WITH
 -- include postings.postings
 

@@ -1,7 +1,9 @@
--- Bring one balance row to what its postings say, all parts together, fenced by its version, which it bumps.
+-- Set one balance row to what its postings prove, all parts at once, provided that it still has the version that was
+-- read. Increments the version.
 -- balance_key, version: the row as it was read under its lock. credit_balance … inflight_debit_balance: minor units.
--- answer: the result to store for a requested reconstruction, whose flag goes; NULL leaves meta_data as it is.
--- Returns the row as it is now, and what the application's trigger sends of it; no row: the version has moved on.
+-- answer: the result of a reconstruction that was requested through the row's flag. It is stored and the flag removed.
+-- NULL leaves meta_data unchanged. Returns the row as it is now, and the size of what the application's trigger sends
+-- of it. No row: the version is another one. Locks the row.
 UPDATE blnk.balances
 SET
     credit_balance = CAST(:credit_balance AS numeric),
@@ -25,5 +27,5 @@ RETURNING
     inflight_balance,
     inflight_credit_balance,
     inflight_debit_balance,
-    octet_length(json_build_object('table', 'balances', 'data', row_to_json(balances))::text)
+    octet_length(CAST(json_build_object('table', 'balances', 'data', row_to_json(balances)) AS text))
         AS notification_bytes

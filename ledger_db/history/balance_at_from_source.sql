@@ -1,5 +1,6 @@
--- One balance at one instant from its first posting on. Minor units. Always one row. Cost: the balance's history.
--- balance_id: the balance. instant: exclusive. known_cut: the knowledge asked for, NULL for everything committed by now.
+-- One balance at one instant, summed from its first posting on. Minor units. Always one row. Read-only.
+-- balance_id: the balance. instant: exclusive. known_cut: the knowledge time; NULL for all that is committed now.
+-- Cost: the balance's history, by index.
 WITH
 -- include postings.postings
 

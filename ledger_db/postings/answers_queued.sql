@@ -1,2 +1,3 @@
--- Whether a child is the queue's answer to a queued hold: carried out as a hold, or rejected. status: the child's status.
+-- Whether a child row is the queue's answer to a queued hold: put on hold, or rejected.
+-- status: the child's status.
 {status} IN ('INFLIGHT', 'REJECTED')

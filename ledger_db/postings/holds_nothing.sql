@@ -1,3 +1,3 @@
--- Whether a transaction that is named as a hold's holds nothing: queued, so not yet, or rejected, so never.
--- status: its status.
+-- Whether a transaction that a settlement names as its hold holds nothing.
+-- A queued one does not hold yet, a rejected one never will. status: its status.
 {status} IN ('QUEUED', 'REJECTED')

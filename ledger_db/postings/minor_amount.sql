@@ -1,2 +1,3 @@
--- what a transaction t is about, in minor units; a precision of zero is none, as in the reference
+-- The amount of a transaction t in minor units, unsigned.
+-- As in the reference ledger, a precision of zero means that the amount is in minor units.
 SELECT COALESCE(t.precise_amount, t.amount * COALESCE(NULLIF(t.precision, 0), 1)) AS amount

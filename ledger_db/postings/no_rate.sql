@@ -1,1 +1,2 @@
-SELECT 1::numeric AS rate
+-- The exchange rate of a transaction in a ledger without rates: always 1.
+SELECT CAST(1 AS numeric) AS rate

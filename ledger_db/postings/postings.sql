@@ -1,17 +1,20 @@
--- The posting rules: what each transaction does to its two balances. One row per side that has a balance.
--- Minor units; effective_at in UTC; recorded_xid NULL: recorded before this project was installed.
--- exception: why the row cannot be counted as it stands; its amounts are then zero, except for legacy_rate rows.
+-- The posting rules: what each transaction does to its two balances. One row for each side of a transaction.
+-- Amounts in minor units. effective_at is in UTC. recorded_xid is NULL for rows from before this project was installed.
+-- exception: why the row cannot be counted as it stands. Its amounts are then zero, except for legacy_rate rows.
 counted_transactions AS NOT MATERIALIZED (
     SELECT
         t.id AS transaction_key,
         t.source,
         t.destination,
--- include effective_at(row: t)
-        AS effective_at,
         t.recorded_xid,
+        legacy.rate,
+-- include effective_at(row: t)
+            AS effective_at,
         CASE
-            -- Fast path: nearly every row; none of the exceptions below applies. min_scale is NULL for NaN and infinities.
-            WHEN min_scale(minor.amount) = 0 AND legacy.rate = 1 AND t.status IN ('APPLIED', 'INFLIGHT', 'VOID') THEN NULL
+            -- Fast path: nearly every row; none of the exceptions below applies.
+            -- min_scale is NULL for NaN and infinities.
+            WHEN min_scale(minor.amount) = 0 AND legacy.rate = 1 AND t.status IN ('APPLIED', 'INFLIGHT', 'VOID')
+                THEN NULL
             WHEN minor.amount IS NULL THEN 'amount_missing'
             WHEN minor.amount IN ('NaN', 'Infinity', '-Infinity') THEN 'amount_not_a_number'
             WHEN minor.amount <> trunc(minor.amount) THEN 'amount_not_integral'
@@ -21,10 +24,11 @@ counted_transactions AS NOT MATERIALIZED (
             WHEN legacy.rate <> 1 THEN 'legacy_rate'
             WHEN COALESCE(t.status, '') NOT IN ('APPLIED', 'INFLIGHT', 'VOID') THEN 'unknown_status'
         END AS exception,
-        -- counts as posted
+        -- What the transaction posts.
         CASE WHEN t.status = 'APPLIED' THEN minor.amount ELSE 0 END AS posted,
-        -- puts on hold, or takes off a hold: only a child of an INFLIGHT row does; a refund, a queue's copy or a
-        -- split has a parent too and does not. A scalar subquery, so that it stays one index look-up per child.
+        -- What the transaction puts on hold, or takes off a hold when it is negative. Only a child of an INFLIGHT
+        -- row takes off a hold. A refund, a queue's copy and a split have a parent too, and do not.
+        -- The subquery is scalar, so that it stays one index look-up for each child.
         CASE
             WHEN t.status = 'INFLIGHT' THEN minor.amount
             WHEN t.parent_transaction IS NOT NULL
@@ -37,15 +41,16 @@ counted_transactions AS NOT MATERIALIZED (
                 ) = 'INFLIGHT'
                 THEN -minor.amount
             ELSE 0
-        END AS held,
-        legacy.rate
+        END AS held
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (
+    CROSS JOIN
+        LATERAL (
 -- include minor_amount
-    ) AS minor
-    CROSS JOIN LATERAL (
+        ) AS minor
+    CROSS JOIN
+        LATERAL (
 -- include rate
-    ) AS legacy
+        ) AS legacy
     WHERE
 -- include counts(status: t.status)
 ),
@@ -58,9 +63,9 @@ provable_transactions AS NOT MATERIALIZED (
         effective_at,
         recorded_xid,
         exception,
+        rate,
         CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(posted) ELSE 0 END AS posted,
-        CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(held) ELSE 0 END AS held,
-        rate
+        CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(held) ELSE 0 END AS held
     FROM counted_transactions
 ),
 
@@ -96,9 +101,9 @@ postings AS NOT MATERIALIZED (
         recorded_xid,
         exception,
         credit,
-        0::numeric AS debit,
+        CAST(0 AS numeric) AS debit,
         inflight_credit,
-        0::numeric AS inflight_debit
+        CAST(0 AS numeric) AS inflight_debit
     FROM credits
     UNION ALL
     SELECT
@@ -107,9 +112,9 @@ postings AS NOT MATERIALIZED (
         effective_at,
         recorded_xid,
         exception,
-        0::numeric AS credit,
+        CAST(0 AS numeric) AS credit,
         debit,
-        0::numeric AS inflight_credit,
+        CAST(0 AS numeric) AS inflight_credit,
         inflight_debit
     FROM debits
 )

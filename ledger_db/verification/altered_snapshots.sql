@@ -1,8 +1,14 @@
 -- Balances whose snapshot of a close is not the sum of what the runs up to it collected.
--- run_id, business_date: the close. genesis_run_id: where its chain of runs starts. Minor units: stored is the snapshot,
--- proven the collected activity. Read-only. Cost: the chain's activity; asked only when a run's checksum is broken.
+-- run_id, business_date: the close. genesis_run_id: the first run of its chain. Minor units.
+-- Returns stored, which is the snapshot, and proven, which is the collected activity. is_missing: there is no snapshot.
+-- Read-only. Cost: the chain's activity. Needed only when a run's checksum differs.
 WITH snapshots AS (
-    SELECT balance_key, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+    SELECT
+        balance_key,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
     FROM ledger_eod.balance_snapshots
     WHERE business_date = CAST(:business_date AS date) AND kind = 'close'
 ),
@@ -15,7 +21,7 @@ collected AS (
         sum(activity.inflight_credit_balance) AS inflight_credit_balance,
         sum(activity.inflight_debit_balance) AS inflight_debit_balance
     FROM ledger_eod.activity
-    JOIN ledger_eod.runs ON runs.run_id = activity.run_id
+    INNER JOIN ledger_eod.runs ON runs.run_id = activity.run_id
     WHERE runs.genesis_run_id = CAST(:genesis_run_id AS bigint)
         AND runs.kind = 'close'
         AND runs.status = 'certified'

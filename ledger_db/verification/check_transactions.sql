@@ -1,9 +1,10 @@
--- Transactions that no ledger should hold, whatever the stored rows say of them.
--- cut: the verification's. from_closes_at, from_cut: rows in this cut were looked at before; '-infinity' and NULL: none.
--- base_cut: the base close's; a commit that names a queued hold recorded since may only be early, NULL: none is.
--- reference_is_unique: a unique index rules duplicates out. Minor units. Returns cause, transaction_key, currency,
--- stored (what should not be there), proven (what may be), transaction_ids (at most 20).
--- Read-only. Cost: what was recorded since from_cut or is effective after from_closes_at, and those rows' relatives.
+-- Transactions that no ledger should hold, whether the stored rows agree with them or not.
+-- cut: the verification's. from_closes_at, from_cut: rows in this cut were checked before; '-infinity' and NULL: none.
+-- base_cut: the base close's cut. A commit that names a queued hold recorded since then may be merely early; with NULL
+-- none is. reference_is_unique: a unique index rules out duplicates.
+-- Returns cause, transaction_key, currency, stored (what is there), proven (what may be there) and transaction_ids, at
+-- most 20. Amounts in minor units. Read-only.
+-- Cost: what was recorded since from_cut or is effective after from_closes_at, and the relatives of those rows.
 WITH counted AS NOT MATERIALIZED (
     SELECT
         t.id,
@@ -13,13 +14,14 @@ WITH counted AS NOT MATERIALIZED (
         t.reference,
         t.parent_transaction,
         t.recorded_xid,
+        minor.amount,
 -- include postings.effective_at(row: t)
-        AS effective_at,
-        minor.amount
+            AS effective_at
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (
+    CROSS JOIN
+        LATERAL (
 -- include postings.minor_amount
-    ) AS minor
+        ) AS minor
     WHERE
 -- include postings.counts(status: t.status)
 ),
@@ -33,7 +35,7 @@ recorded AS (
 -- )
 ),
 
-fresh AS MATERIALIZED (  -- only rows that one of the rules below could be about: most of a ledger's are not kept
+fresh AS MATERIALIZED (  -- only rows to which one of the rules below could apply, which is a small part of a ledger
     SELECT
         recorded.id AS transaction_key,
         recorded.transaction_id,
@@ -55,16 +57,18 @@ parents AS (
         t.id AS parent_key,
         t.transaction_id AS parent_id,
         t.status,
-        COALESCE(t.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- as the application marks it
+        minor.amount,
+        COALESCE(t.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- the application's mark
 -- include close.after_cut(xid: t.recorded_xid; cut: CAST(:base_cut AS pg_snapshot))
-        AS is_recent,
-        minor.amount
+            AS is_recent
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (
+    CROSS JOIN
+        LATERAL (
 -- include postings.minor_amount
-    ) AS minor
+        ) AS minor
     WHERE t.transaction_id IN (
-            SELECT parent_transaction FROM fresh WHERE parent_transaction IS NOT NULL
+            SELECT fresh.parent_transaction FROM fresh
+            WHERE fresh.parent_transaction IS NOT NULL
         )
         AND (
             t.status = 'INFLIGHT'
@@ -73,7 +77,7 @@ parents AS (
         )
 ),
 
-families AS (  -- every child of those parents, old ones too
+families AS (  -- every child of those parents, also those recorded before
     SELECT
         parents.parent_key,
         parents.parent_id,
@@ -87,14 +91,15 @@ families AS (  -- every child of those parents, old ones too
         t.currency,
         minor.amount,
 -- include postings.settles(status: t.status)
-        AS settles,
+            AS settles,
 -- include postings.answers_queued(status: t.status)
-        AS answers_queued
+            AS answers_queued
     FROM parents
-    JOIN blnk.transactions AS t ON t.parent_transaction = parents.parent_id
-    CROSS JOIN LATERAL (
+    INNER JOIN blnk.transactions AS t ON t.parent_transaction = parents.parent_id
+    CROSS JOIN
+        LATERAL (
 -- include postings.minor_amount
-    ) AS minor
+        ) AS minor
     WHERE
 -- include postings.settles(status: t.status)
         OR
@@ -129,19 +134,25 @@ over_commits AS (
 ),
 
 orphan_commits AS (
-    -- A queued row is carried out by its applied copies, up to its amount. What settles it although it is to hold, has a
-    -- hold of its own, or beyond its amount, or settles a rejected row, names a parent that holds nothing. It is early
-    -- while the queue may still carry the hold out.
+    -- The queue carries out a queued row by applied copies of it, up to its amount. A settlement names a parent that
+    -- holds nothing when the parent is rejected, or is queued and is to be put on hold, has a hold of its own, or is
+    -- settled beyond its amount. The settlement is early as long as the queue may still put the parent on hold.
     SELECT
-        CASE WHEN families.parent_status = 'QUEUED' AND families.is_to_hold AND families.is_recent
-            AND NOT family_totals.is_carried_out THEN 'early_commit' ELSE 'orphan_commit' END AS cause,
         families.child_key AS transaction_key,
         families.currency,
         families.amount AS stored,
-        0::numeric AS proven,
+        CAST(0 AS numeric) AS proven,
+        CASE
+            WHEN families.parent_status = 'QUEUED'
+                AND families.is_to_hold
+                AND families.is_recent
+                AND NOT family_totals.is_carried_out
+                THEN 'early_commit'
+            ELSE 'orphan_commit'
+        END AS cause,
         ARRAY[families.child_id, families.parent_id] AS transaction_ids
     FROM families
-    JOIN family_totals ON family_totals.parent_key = families.parent_key
+    INNER JOIN family_totals ON family_totals.parent_key = families.parent_key
     WHERE families.settles
         AND (
             families.parent_status = 'REJECTED'
@@ -166,11 +177,15 @@ duplicate_references AS (
         (array_agg(minor.amount ORDER BY t.id))[1] AS proven,
         (array_agg(t.transaction_id ORDER BY t.id))[1:20] AS transaction_ids
     FROM blnk.transactions AS t
-    CROSS JOIN LATERAL (
+    CROSS JOIN
+        LATERAL (
 -- include postings.minor_amount
-    ) AS minor
+        ) AS minor
     WHERE NOT CAST(:reference_is_unique AS boolean)
-        AND t.reference IN (SELECT reference FROM fresh WHERE reference IS NOT NULL)
+        AND t.reference IN (
+            SELECT fresh.reference FROM fresh
+            WHERE fresh.reference IS NOT NULL
+        )
         AND
 -- include postings.counts(status: t.status)
     GROUP BY t.reference
@@ -181,19 +196,47 @@ cross_currencies AS (
     SELECT
         'cross_currency' AS cause,
         transaction_key,
-        source_currency || '/' || destination_currency AS currency,
         amount AS stored,
-        0::numeric AS proven,
+        CAST(0 AS numeric) AS proven,
+        source_currency || '/' || destination_currency AS currency,
         ARRAY[transaction_id] AS transaction_ids
     FROM fresh
     WHERE source_currency <> destination_currency
 )
 
-SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM over_commits
+SELECT
+    cause,
+    transaction_key,
+    currency,
+    stored,
+    proven,
+    transaction_ids
+FROM over_commits
 UNION ALL
-SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM orphan_commits
+SELECT
+    cause,
+    transaction_key,
+    currency,
+    stored,
+    proven,
+    transaction_ids
+FROM orphan_commits
 UNION ALL
-SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM duplicate_references
+SELECT
+    cause,
+    transaction_key,
+    currency,
+    stored,
+    proven,
+    transaction_ids
+FROM duplicate_references
 UNION ALL
-SELECT cause, transaction_key, currency, stored, proven, transaction_ids FROM cross_currencies
+SELECT
+    cause,
+    transaction_key,
+    currency,
+    stored,
+    proven,
+    transaction_ids
+FROM cross_currencies
 ORDER BY transaction_key, cause

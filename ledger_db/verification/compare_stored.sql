@@ -1,26 +1,38 @@
 -- Balances from first_key to last_key whose stored row is not what their postings prove at the statement's own instant.
 -- verification_id, cut: the verification, whose sums are collected. base_date: its base close, NULL without one.
--- from_genesis: prove from the raw postings alone, and the base's snapshots too. ledger_id, currency, balance_ids: what
--- the verification is restricted to. Minor units; stored minus proven > 0: stored too high.
--- Returns balance_count and gross_volume of the range in every row, and one row without balance_key when all agree.
--- Read-only, one MVCC snapshot. Cost: three range scans in key order, and what was recorded since the verification's cut.
+-- from_genesis: prove from the raw postings alone, and prove the base's snapshots too. ledger_id, currency,
+-- balance_ids: only these balances, NULL for all. Amounts in minor units. Stored minus proven > 0: stored too high.
+-- Returns balance_count and gross_volume of the range in every row. When all agree: one row without balance_key.
+-- Read-only, one MVCC snapshot. Cost: three range scans in key order, and what was recorded since the cut.
 WITH
 -- include postings.postings
 ,
 
 stored AS (
     SELECT
-        id AS balance_key, balance_id, balances.currency, balance, credit_balance, debit_balance, inflight_balance,
-        inflight_credit_balance, inflight_debit_balance
+        balances.id AS balance_key,
+        balances.balance_id,
+        balances.currency,
+        balances.balance,
+        balances.credit_balance,
+        balances.debit_balance,
+        balances.inflight_balance,
+        balances.inflight_credit_balance,
+        balances.inflight_debit_balance
     FROM blnk.balances
-    WHERE id BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
-        AND (CAST(:ledger_id AS text) IS NULL OR ledger_id = CAST(:ledger_id AS text))
+    WHERE balances.id BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
+        AND (CAST(:ledger_id AS text) IS NULL OR balances.ledger_id = CAST(:ledger_id AS text))
         AND (CAST(:currency AS text) IS NULL OR balances.currency = CAST(:currency AS text))
-        AND (CAST(:balance_ids AS text []) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text [])))
+        AND (CAST(:balance_ids AS text[]) IS NULL OR balances.balance_id = ANY(CAST(:balance_ids AS text[])))
 ),
 
 base AS (
-    SELECT balance_key, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+    SELECT
+        balance_key,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
     FROM ledger_eod.balance_snapshots
     WHERE business_date = CAST(:base_date AS date)
         AND kind = 'close'
@@ -29,14 +41,21 @@ base AS (
 
 collected AS (
     SELECT
-        balance_key, based_credit_balance, based_debit_balance, based_inflight_credit_balance,
-        based_inflight_debit_balance, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+        balance_key,
+        based_credit_balance,
+        based_debit_balance,
+        based_inflight_credit_balance,
+        based_inflight_debit_balance,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
     FROM ledger_eod.verification_sums
     WHERE verification_id = CAST(:verification_id AS bigint)
         AND balance_key BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
 ),
 
-meanwhile AS (  -- committed since the sums were collected: the stored row that this statement sees has it
+meanwhile AS (  -- committed since the sums were collected; the stored row that this statement reads includes it
     SELECT
         balance_id,
         sum(credit) AS credit,
@@ -52,13 +71,17 @@ meanwhile AS (  -- committed since the sums were collected: the stored row that 
 
 opening AS (  -- the newest declaration of a balance counts
     SELECT DISTINCT ON (balance_key)
-        balance_key, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+        balance_key,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
     FROM ledger_eod.opening_balances
     WHERE balance_key BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
-    ORDER BY balance_key, opening_balance_id DESC
+    ORDER BY balance_key ASC, opening_balance_id DESC
 ),
 
-witnesses AS (  -- LEFT: most balances have no postings since, and new ones nothing in the close
+witnesses AS (  -- LEFT: most balances have no postings since the close, and new ones have no snapshot
     SELECT
         stored.*,
         COALESCE(base.credit_balance, 0) AS snapshot_credit_balance,
@@ -74,9 +97,9 @@ witnesses AS (  -- LEFT: most balances have no postings since, and new ones noth
         COALESCE(collected.debit_balance, 0) + COALESCE(meanwhile.debit, 0) + COALESCE(opening.debit_balance, 0)
             AS since_debit_balance,
         COALESCE(collected.inflight_credit_balance, 0) + COALESCE(meanwhile.inflight_credit, 0)
-            + COALESCE(opening.inflight_credit_balance, 0) AS since_inflight_credit_balance,
+        + COALESCE(opening.inflight_credit_balance, 0) AS since_inflight_credit_balance,
         COALESCE(collected.inflight_debit_balance, 0) + COALESCE(meanwhile.inflight_debit, 0)
-            + COALESCE(opening.inflight_debit_balance, 0) AS since_inflight_debit_balance
+        + COALESCE(opening.inflight_debit_balance, 0) AS since_inflight_debit_balance
     FROM stored
     LEFT JOIN base ON base.balance_key = stored.balance_key
     LEFT JOIN collected ON collected.balance_key = stored.balance_key
@@ -87,19 +110,29 @@ witnesses AS (  -- LEFT: most balances have no postings since, and new ones noth
 compared AS MATERIALIZED (
     SELECT
         witnesses.*,
-        since_credit_balance + CASE WHEN CAST(:from_genesis AS boolean) THEN based_credit_balance
-            ELSE snapshot_credit_balance END AS proven_credit_balance,
-        since_debit_balance + CASE WHEN CAST(:from_genesis AS boolean) THEN based_debit_balance
-            ELSE snapshot_debit_balance END AS proven_debit_balance,
-        since_inflight_credit_balance + CASE WHEN CAST(:from_genesis AS boolean) THEN based_inflight_credit_balance
-            ELSE snapshot_inflight_credit_balance END AS proven_inflight_credit_balance,
-        since_inflight_debit_balance + CASE WHEN CAST(:from_genesis AS boolean) THEN based_inflight_debit_balance
-            ELSE snapshot_inflight_debit_balance END AS proven_inflight_debit_balance
+        witnesses.since_credit_balance + CASE
+            WHEN CAST(:from_genesis AS boolean) THEN witnesses.based_credit_balance
+            ELSE witnesses.snapshot_credit_balance
+        END AS proven_credit_balance,
+        witnesses.since_debit_balance + CASE
+            WHEN CAST(:from_genesis AS boolean) THEN witnesses.based_debit_balance
+            ELSE witnesses.snapshot_debit_balance
+        END AS proven_debit_balance,
+        witnesses.since_inflight_credit_balance + CASE
+            WHEN CAST(:from_genesis AS boolean) THEN witnesses.based_inflight_credit_balance
+            ELSE witnesses.snapshot_inflight_credit_balance
+        END AS proven_inflight_credit_balance,
+        witnesses.since_inflight_debit_balance + CASE
+            WHEN CAST(:from_genesis AS boolean) THEN witnesses.based_inflight_debit_balance
+            ELSE witnesses.snapshot_inflight_debit_balance
+        END AS proven_inflight_debit_balance
     FROM witnesses
 ),
 
 totals AS (
-    SELECT count(*) AS balance_count, COALESCE(sum(proven_credit_balance + proven_debit_balance), 0) AS gross_volume
+    SELECT
+        count(*) AS balance_count,
+        COALESCE(sum(proven_credit_balance + proven_debit_balance), 0) AS gross_volume
     FROM compared
 ),
 
@@ -147,7 +180,10 @@ suspects AS (
         )
 )
 
-SELECT totals.balance_count, totals.gross_volume, suspects.*
+SELECT
+    suspects.*,
+    totals.balance_count,
+    totals.gross_volume
 FROM totals
 LEFT JOIN suspects ON TRUE
 ORDER BY suspects.balance_key

@@ -1,14 +1,20 @@
--- Declare that a balance held its stored amounts before its postings could prove them. Returns the declared amounts,
--- or no row when the balance does not exist or its stored row is not credit minus debit.
--- balance_id: the balance. declared_by, reason: who says so, and why. Minor units: what is stored beyond the raw postings
--- at this statement's instant, which verification adds to them from then on. Cost: the balance's history, by index.
+-- Declare that a balance already held its stored amounts before its postings could prove them. Returns the declared
+-- amounts, or no row when the balance does not exist or its stored row is not credit minus debit.
+-- balance_id: the balance. declared_by, reason: who declares it, and why. Amounts in minor units. What is declared is
+-- the stored amount minus the raw postings at this statement's instant. Verification then adds it to the postings.
+-- Writes one row. Locks no ledger row. Cost: the balance's history, by index.
 WITH
 -- include postings.postings
 ,
 
 stored AS (
     SELECT
-        id AS balance_key, balance_id, credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance
+        id AS balance_key,
+        balance_id,
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
     FROM blnk.balances
     WHERE balance_id = CAST(:balance_id AS text)
         AND balance = credit_balance - debit_balance
@@ -32,17 +38,17 @@ INSERT INTO ledger_eod.opening_balances (
 )
 SELECT
     stored.balance_key,
-    stored.credit_balance - proven.credit,
-    stored.debit_balance - proven.debit,
-    stored.inflight_credit_balance - proven.inflight_credit,
-    stored.inflight_debit_balance - proven.inflight_debit,
-    stored.credit_balance,
-    stored.debit_balance,
-    stored.inflight_credit_balance,
-    stored.inflight_debit_balance,
-    CAST(:declared_by AS text),
-    CAST(:reason AS text),
-    (SELECT system_identifier::text FROM pg_control_system())
+    stored.credit_balance - proven.credit AS credit_balance,
+    stored.debit_balance - proven.debit AS debit_balance,
+    stored.inflight_credit_balance - proven.inflight_credit AS inflight_credit_balance,
+    stored.inflight_debit_balance - proven.inflight_debit AS inflight_debit_balance,
+    stored.credit_balance AS stored_credit_balance,
+    stored.debit_balance AS stored_debit_balance,
+    stored.inflight_credit_balance AS stored_inflight_credit_balance,
+    stored.inflight_debit_balance AS stored_inflight_debit_balance,
+    CAST(:declared_by AS text) AS declared_by,
+    CAST(:reason AS text) AS reason,
+    (SELECT CAST(control.system_identifier AS text) FROM pg_control_system() AS control) AS system_identifier
 FROM stored
 CROSS JOIN proven
 RETURNING credit_balance, debit_balance, inflight_credit_balance, inflight_debit_balance, declared_at

@@ -1,22 +1,30 @@
 -- What known mistakes would have done to the stored rows of some balances, where that is exactly their drift.
 -- balance_ids, and as parallel arrays credits, debits, inflight_credits, inflight_debits: stored minus proven.
--- base_cut: the base close's cut, NULL without one. Minor units. Each mistake is tried for all of a balance's rows that
--- could have met it, and for each of them alone. Returns balance_id, explanation, row_count, transaction_ids (at most
--- 20); legacy_rate, not_integral and over_committed_hold whatever the drift: they say what the balance has, the former two
--- unless a declaration covers it. Read-only. Cost: these balances' histories, by index.
+-- base_cut: the base close's cut, NULL without one. Amounts in minor units.
+-- Each mistake is tried for all of a balance's rows that it could have affected, and for each of them alone.
+-- Returns balance_id, explanation, row_count, transaction_ids (at most 20). Three explanations are facts about the
+-- balance and are returned whatever the drift: legacy_rate, not_integral and over_committed_hold. Of these, legacy_rate
+-- and not_integral are left out when a declared opening balance covers the rows.
+-- Read-only. Cost: these balances' histories, by index.
 WITH
 -- include postings.postings
 ,
 
 drift AS (
-    SELECT balance_id, credit, debit, inflight_credit, inflight_debit
-    FROM unnest(
-        CAST(:balance_ids AS text []),
-        CAST(:credits AS numeric []),
-        CAST(:debits AS numeric []),
-        CAST(:inflight_credits AS numeric []),
-        CAST(:inflight_debits AS numeric [])
-    ) AS drifting (balance_id, credit, debit, inflight_credit, inflight_debit)
+    SELECT
+        balance_id,
+        credit,
+        debit,
+        inflight_credit,
+        inflight_debit
+    FROM
+        unnest(
+            CAST(:balance_ids AS text[]),
+            CAST(:credits AS numeric[]),
+            CAST(:debits AS numeric[]),
+            CAST(:inflight_credits AS numeric[]),
+            CAST(:inflight_debits AS numeric[])
+        ) AS drifting (balance_id, credit, debit, inflight_credit, inflight_debit)
 ),
 
 own AS MATERIALIZED (
@@ -38,17 +46,22 @@ own AS MATERIALIZED (
         t.parent_transaction,
         t.source,
         t.destination,
-        t.destination = postings.balance_id AND (postings.credit <> 0 OR postings.inflight_credit <> 0
-            OR t.source IS DISTINCT FROM t.destination) AS is_credit_side
+        t.destination = postings.balance_id
+        AND (
+            postings.credit <> 0
+            OR postings.inflight_credit <> 0
+            OR t.source IS DISTINCT FROM t.destination
+        ) AS is_credit_side
     FROM postings
-    JOIN blnk.transactions AS t ON t.id = postings.transaction_key
-    CROSS JOIN LATERAL (
+    INNER JOIN blnk.transactions AS t ON t.id = postings.transaction_key
+    CROSS JOIN
+        LATERAL (
 -- include postings.minor_amount
-    ) AS minor
-    WHERE postings.balance_id = ANY(CAST(:balance_ids AS text []))
+        ) AS minor
+    WHERE postings.balance_id = ANY(CAST(:balance_ids AS text[]))
 ),
 
-unscaled AS (  -- an amount taken for minor units although it is in major ones, as the reference's own reconcile does
+unscaled AS (  -- an amount in major units taken for minor units, as the reference's own reconcile does
     SELECT
         balance_id,
         'wrong_scale' AS explanation,
@@ -62,7 +75,7 @@ unscaled AS (  -- an amount taken for minor units although it is in major ones, 
     WHERE precise_amount IS NULL AND amount <> minor_amount
 ),
 
-orphans AS (  -- taken off a hold by the application, while the row that it names holds nothing, or nothing yet
+orphans AS (  -- the application took it off a hold, but the row that it names holds nothing, or nothing yet
     SELECT
         own.balance_id,
         CASE
@@ -87,7 +100,7 @@ orphans AS (  -- taken off a hold by the application, while the row that it name
         CASE WHEN own.is_credit_side THEN -own.minor_amount ELSE 0 END AS inflight_credit,
         CASE WHEN own.is_credit_side THEN 0 ELSE -own.minor_amount END AS inflight_debit
     FROM own
-    JOIN blnk.transactions AS parent ON parent.transaction_id = own.parent_transaction
+    INNER JOIN blnk.transactions AS parent ON parent.transaction_id = own.parent_transaction
     WHERE
 -- include postings.settles(status: own.status)
         AND
@@ -105,20 +118,22 @@ over_committed AS (  -- more was settled than the hold had, and the stored hold 
         CASE WHEN own.is_credit_side THEN settled.amount - own.minor_amount ELSE 0 END AS inflight_credit,
         CASE WHEN own.is_credit_side THEN 0 ELSE settled.amount - own.minor_amount END AS inflight_debit
     FROM own
-    CROSS JOIN LATERAL (
-        SELECT sum(minor.amount) AS amount
-        FROM blnk.transactions AS t
-        CROSS JOIN LATERAL (
+    CROSS JOIN
+        LATERAL (
+            SELECT sum(minor.amount) AS amount
+            FROM blnk.transactions AS t
+            CROSS JOIN
+                LATERAL (
 -- include postings.minor_amount
-        ) AS minor
-        WHERE t.parent_transaction = own.transaction_id
-            AND
+                ) AS minor
+            WHERE t.parent_transaction = own.transaction_id
+                AND
 -- include postings.settles(status: t.status)
-    ) AS settled
+        ) AS settled
     WHERE own.status = 'INFLIGHT' AND settled.amount > own.minor_amount
 ),
 
-repeated AS (  -- one reference on several rows, of which the stored row has the first only
+repeated AS (  -- one reference on several rows, of which the stored row counts only the first
     SELECT
         balance_id,
         'duplicate_reference' AS explanation,
@@ -129,14 +144,16 @@ repeated AS (  -- one reference on several rows, of which the stored row has the
         -inflight_credit AS inflight_credit,
         -inflight_debit AS inflight_debit
     FROM (
-        SELECT own.*, min(transaction_key) OVER (PARTITION BY balance_id, reference) AS first_key
+        SELECT
+            own.*,
+            min(own.transaction_key) OVER (PARTITION BY own.balance_id, own.reference) AS first_key
         FROM own
-        WHERE reference IS NOT NULL
+        WHERE own.reference IS NOT NULL
     ) AS numbered
     WHERE transaction_key > first_key
 ),
 
-crossing AS (  -- the two sides are kept in different currencies, and the stored row was left as it was
+crossing AS (  -- the two sides have different currencies, and the stored row was not changed
     SELECT
         own.balance_id,
         'cross_currency' AS explanation,
@@ -147,8 +164,8 @@ crossing AS (  -- the two sides are kept in different currencies, and the stored
         -own.inflight_credit AS inflight_credit,
         -own.inflight_debit AS inflight_debit
     FROM own
-    JOIN blnk.balances AS source ON source.balance_id = own.source
-    JOIN blnk.balances AS destination ON destination.balance_id = own.destination
+    INNER JOIN blnk.balances AS source ON source.balance_id = own.source
+    INNER JOIN blnk.balances AS destination ON destination.balance_id = own.destination
     WHERE source.currency <> destination.currency
 ),
 
@@ -164,7 +181,7 @@ mistakes AS (
     SELECT * FROM crossing
 ),
 
-tried AS (  -- all rows of a mistake together, and each alone
+tried AS (  -- all rows of a mistake together, and each row alone
     SELECT
         balance_id,
         explanation,
@@ -181,14 +198,18 @@ tried AS (  -- all rows of a mistake together, and each alone
 opening AS (  -- the newest declaration of a balance counts
     SELECT DISTINCT ON (balances.balance_id)
         balances.balance_id,
-        CASE WHEN system_identifier = (SELECT system_identifier::text FROM pg_control_system()) THEN cut END AS cut
+        CASE
+            WHEN opening_balances.system_identifier
+                = (SELECT CAST(control.system_identifier AS text) FROM pg_control_system() AS control)
+                THEN opening_balances.cut
+        END AS cut
     FROM ledger_eod.opening_balances
-    JOIN blnk.balances ON balances.id = opening_balances.balance_key
-    WHERE balances.balance_id = ANY(CAST(:balance_ids AS text []))
-    ORDER BY balances.balance_id, opening_balances.opening_balance_id DESC
+    INNER JOIN blnk.balances ON balances.id = opening_balances.balance_key
+    WHERE balances.balance_id = ANY(CAST(:balance_ids AS text[]))
+    ORDER BY balances.balance_id ASC, opening_balances.opening_balance_id DESC
 ),
 
-unprovable AS (  -- what was recorded before an opening balance was declared is in it
+unprovable AS (  -- a declared opening balance covers what was recorded before the declaration
     SELECT
         own.balance_id,
         CASE WHEN own.exception LIKE 'legacy_rate%' THEN 'legacy_rate' ELSE 'not_integral' END AS explanation,
@@ -206,19 +227,30 @@ unprovable AS (  -- what was recorded before an opening balance was declared is 
 )
 
 SELECT DISTINCT ON (tried.balance_id, tried.explanation)
-    tried.balance_id, tried.explanation, tried.row_count, tried.transaction_ids
+    tried.balance_id,
+    tried.explanation,
+    tried.row_count,
+    tried.transaction_ids
 FROM tried
-JOIN drift
+INNER JOIN drift
     ON drift.balance_id = tried.balance_id
-    AND drift.credit = tried.credit
-    AND drift.debit = tried.debit
-    AND drift.inflight_credit = tried.inflight_credit
-    AND drift.inflight_debit = tried.inflight_debit
+        AND drift.credit = tried.credit
+        AND drift.debit = tried.debit
+        AND drift.inflight_credit = tried.inflight_credit
+        AND drift.inflight_debit = tried.inflight_debit
 WHERE tried.credit <> 0 OR tried.debit <> 0 OR tried.inflight_credit <> 0 OR tried.inflight_debit <> 0
 UNION ALL
-SELECT balance_id, explanation, row_count, transaction_ids
+SELECT
+    balance_id,
+    explanation,
+    row_count,
+    transaction_ids
 FROM unprovable
 UNION ALL
-SELECT balance_id, 'over_committed_hold', count(*), (array_agg(transaction_id ORDER BY transaction_key))[1:20]
+SELECT
+    balance_id,
+    'over_committed_hold' AS explanation,
+    count(*) AS row_count,
+    (array_agg(transaction_id ORDER BY transaction_key))[1:20] AS transaction_ids
 FROM over_committed
 GROUP BY balance_id

@@ -1,20 +1,30 @@
 """Lint every statement of ``ledger_db`` as the database gets it, includes in place: ``python -m tests.lints.sql``.
 
-sqlfluff by itself cannot parse a file whose CTEs come from another one.
+sqlfluff by itself cannot parse a file whose CTEs come from another one. An include starts in the first column, because
+its line is a directive. For the linter the included text is moved to where it would stand if it had been written there.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
+from functools import lru_cache
 from pathlib import Path
 
 from sqlfluff.core import FluffConfig, Linter
 
 import ledger_db
+from ledger_db.core import statements as loader
 from ledger_db.core.statements import includes, source
 
 #: A file that an include stands for one of; the other one is as simple as can be.
 RATE = ("postings.rate", "postings.legacy_rate")
+STEP = 4
+#: A placeholder that stands alone on its line; it stands for a list.
+ALONE = re.compile(r"^( *)\{([a-z_]+)\}$", re.MULTILINE)
+#: After these an included text is one step further in: an opening bracket, or a clause that stands alone on its line.
+OPENS = re.compile(r"(\(|^ *(WHERE|HAVING))( *--.*)?$")
 
 
 def statements() -> list[str]:
@@ -25,16 +35,61 @@ def statements() -> list[str]:
     return sorted(names - parts)
 
 
+def laid_out(name: str) -> str:
+    """A statement as ``source`` renders it, with the included texts indented.
+
+    Raises:
+        ValueError: it differs from what ``source`` renders by more than white space.
+    """
+    text = _laid_out(name, {}).strip() + "\n"
+    if text.split() != source(name, (RATE,)).split():
+        raise ValueError(f"{name} is not what the database gets")
+    return text
+
+
+def _laid_out(name: str, arguments: dict[str, str]) -> str:
+    written = ALONE.sub(
+        lambda match: textwrap.indent(arguments[match[2]].replace(", ", ",\n"), match[1]), loader._read(name)
+    )
+    written = loader._PLACEHOLDER.sub(lambda match: arguments[match[1]], written)
+    text, end = "", 0
+    for match in loader._INCLUDE.finditer(written):
+        text += written[end : match.start()]
+        end = match.end()
+        included = loader._full_name(match["name"], name)
+        included = RATE[1] if included == RATE[0] else included
+        text += textwrap.indent(_laid_out(included, loader._arguments(match)).strip(), " " * _indentation(text))
+    return text + written[end:]
+
+
+def _indentation(before: str) -> int:
+    """Of a text that follows. An alias on a line of its own stands one step further in than what it names."""
+    line = before.rstrip().splitlines()[-1]
+    own = len(line) - len(line.lstrip())
+    if OPENS.search(line):
+        return own + STEP
+    return own - STEP if line.lstrip().startswith("AS ") else own
+
+
+def findings(name: str, text: str) -> list[str]:
+    """What sqlfluff finds in a statement, one line each."""
+    lines = text.splitlines()
+    return [
+        f"{name}: {violation.rule_code()} {violation.desc()} at: {lines[violation.line_no - 1].strip()}"
+        for violation in _linter().lint_string(text).get_violations()
+    ]
+
+
+@lru_cache
+def _linter() -> Linter:
+    return Linter(config=FluffConfig.from_path(str(Path(ledger_db.__file__).parent.parent)))
+
+
 def main() -> int:
-    linter = Linter(config=FluffConfig.from_path(str(Path(ledger_db.__file__).parent.parent)))
-    found = 0
-    for name in statements():
-        rendered = source(name, (RATE,))
-        for violation in linter.lint_string(f"{rendered.strip()}\n").get_violations():
-            line = rendered.splitlines()[violation.line_no - 1].strip()
-            sys.stdout.write(f"{name}: {violation.rule_code()} {violation.desc()} at: {line}\n")
-            found += 1
-    sys.stdout.write(f"{len(statements())} statements, {found} findings\n")
+    names = statements()
+    found = [finding for name in names for finding in findings(name, laid_out(name))]
+    sys.stdout.writelines(f"{finding}\n" for finding in found)
+    sys.stdout.write(f"{len(names)} statements, {len(found)} findings\n")
     return 1 if found else 0
 
 

@@ -1,0 +1,32 @@
+"""The lint of the SQL sees every statement, and finds what is planted in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger_db.core.statements import source
+from tests.lints import sql
+
+
+def test_every_statement_is_linted_as_the_database_gets_it() -> None:
+    names = sql.statements()
+    assert "close.collect_activity" in names
+    assert "postings.postings" not in names  # linted where it is included
+    for name in names:
+        assert sql.laid_out(name).split() == source(name, (sql.RATE,)).split()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "rule"),
+    [
+        ("GROUP BY balances.currency", "group by balances.currency", "CP01"),
+        ("    count(*) AS balance_count,", "  count(*) AS balance_count,", "LT02"),
+        ("    sum(snapshots.debit_balance)", "    sum(debit_balance)", "RF02"),
+        ("INNER JOIN", "JOIN", "AM05"),
+    ],
+)
+def test_a_planted_fault_is_found(right: str, wrong: str, rule: str) -> None:
+    text = sql.laid_out("close.total_snapshots")
+    assert right in text
+    assert sql.findings("planted", text) == []
+    assert rule in " ".join(sql.findings("planted", text.replace(right, wrong, 1)))
