@@ -20,7 +20,9 @@ from sqlalchemy import Connection, Engine, exists, select, text
 from ledger_db.books.accounts import create_balance
 from ledger_db.books.recording import apply_recorded, driver_connection, newest_recorded_key
 from ledger_db.books.tables import GENERAL_LEDGER_ID, balances
+from ledger_db.core.amounts import NO_PARTS, Amounts
 from ledger_db.errors import BookingRefused, UnknownBalance
+from ledger_db.postings.rules import SETTLING
 from ledger_db.server.connections import without_time_limit
 
 WORLD: Final = "@World"
@@ -140,15 +142,14 @@ def generate_balances(connection: Connection, spec: GeneratorSpec) -> int:
     with cursor.copy("COPY blnk.identity (identity_id, first_name, last_name, identity_type) FROM STDIN") as copy:
         for owner in owners:
             copy.write_row((owner, random.choice(FIRST_NAMES), random.choice(LAST_NAMES), "individual"))
-    with cursor.copy(
-        "COPY blnk.balances (balance_id, balance, credit_balance, debit_balance, currency, ledger_id, identity_id) "
-        "FROM STDIN"
-    ) as copy:
+    zero = Amounts.of_parts(NO_PARTS).as_columns()
+    columns = ("balance_id", "currency", "ledger_id", "identity_id", *zero)
+    with cursor.copy(f"COPY blnk.balances ({', '.join(columns)}) FROM STDIN") as copy:
         for position in range(spec.balances):
             currency = spec.currencies[position % len(spec.currencies)]
             balance_id = names[currency][position // len(spec.currencies)]
             identity_id = random.choice(owners) if random.random() < OWNED_SHARE else None
-            copy.write_row((balance_id, 0, 0, 0, currency, GENERAL_LEDGER_ID, identity_id))
+            copy.write_row((balance_id, currency, GENERAL_LEDGER_ID, identity_id, *zero.values()))
     return spec.balances
 
 
@@ -333,12 +334,13 @@ class _Day:
         family = [hold]
         remaining = hold.amount_minor
         at = hold.recorded
-        for ending in ("APPLIED", "APPLIED", "VOID"):
+        applied, void = SETTLING
+        for ending in (applied, applied, void):
             if remaining == 0 or self.random.random() < 0.15:
                 break
             at += self._between(60_000_000, MICROSECONDS_A_DAY)
             amount = remaining
-            if ending == "APPLIED" and self.random.random() < 0.5:
+            if ending == applied and self.random.random() < 0.5:
                 amount = self._between(1, remaining)
             family.append(self._child(hold, len(family), at)._replace(status=ending, amount_minor=amount))
             remaining -= amount

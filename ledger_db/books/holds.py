@@ -6,7 +6,7 @@ The caller owns the database transaction. A refused call writes nothing in it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
@@ -14,7 +14,7 @@ from ledger_db.books.recording import Movement, lock_balances, record
 from ledger_db.books.tables import transactions
 from ledger_db.core.amounts import whole
 from ledger_db.errors import BookingRefused, UnknownTransaction
-from ledger_db.postings.rules import statement
+from ledger_db.postings.rules import SETTLING, SettlingStatus, statement
 
 
 def commit_inflight(
@@ -63,7 +63,7 @@ def void_inflight(
 def _settle(
     connection: Connection,
     transaction_id: str,
-    status: Literal["APPLIED", "VOID"],
+    status: SettlingStatus,
     amount_minor: int | None,
     *,
     created_at: datetime | None,
@@ -118,7 +118,7 @@ def refund(
         UnknownTransaction: it does not exist.
     """
     original = _find_transaction(connection, transaction_id)
-    if original.status not in ("APPLIED", "VOID"):
+    if original.status not in SETTLING:
         raise BookingRefused(f"{transaction_id} is {original.status}: only an applied or voided one can be refunded")
     with connection.begin_nested():
         lock_balances(connection, {original.source, original.destination})

@@ -1,6 +1,6 @@
--- The balance that a question is about, and the corrections that ended a drift of its stored row which lasted at an
--- instant. Returns balance_key, balance_id, currency, correction_ids in order; no row: there is no such balance. Read-only.
+-- The balance that a question is about, and the corrections that ended a drift of its stored row at an instant.
 -- balance_id: the balance. instant: what the question is about.
+-- Returns balance_key, balance_id, currency, correction_ids in order; no row: there is no such balance. Read-only.
 SELECT
     balances.id AS balance_key,
     balances.balance_id,

@@ -16,6 +16,10 @@ from ledger_db.server.catalogue import has_column
 Status = Literal["APPLIED", "INFLIGHT", "QUEUED", "SCHEDULED", "REJECTED", "VOID"]
 STATUSES: Final[tuple[Status, ...]] = ("APPLIED", "INFLIGHT", "QUEUED", "SCHEDULED", "REJECTED", "VOID")
 
+#: The statuses of a transaction that settles a hold, or that can be refunded: as in ``settles.sql``.
+SettlingStatus = Literal["APPLIED", "VOID"]
+SETTLING: Final[tuple[SettlingStatus, ...]] = ("APPLIED", "VOID")
+
 #: When a posting counts. ``postings.sql`` and the indexes over transactions use exactly this expression.
 EFFECTIVE_AT: Final = "(COALESCE(effective_date, created_at) AT TIME ZONE 'UTC')"
 
