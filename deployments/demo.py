@@ -71,7 +71,7 @@ def demo() -> None:
                 certificates += result.certificates
             _show_runs(out, certificates, timings)
             _show_late_entry(out, engine, certificates)
-            status.update("somebody edits a stored balance")
+            status.update("editing a stored balance with SQL")
             _repair(out, engine)
     _show_where(out, settings, time.monotonic() - began)
 
