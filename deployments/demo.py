@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 
 from deployments import console, tables
@@ -25,6 +25,7 @@ from deployments.jobs import completed, quiet_console, showing_progress
 from deployments.orchestrator.server import orchestrator
 from ledger_db.attach.migrate import migrate
 from ledger_db.books.generator import GeneratorSpec, analyze, generate_balances, load_transactions
+from ledger_db.books.tables import balances
 from ledger_db.close.activity import LateArrival
 from ledger_db.close.runs import certified_close_of
 from ledger_db.correction.proposals import find_proposal
@@ -102,10 +103,10 @@ def _load(engine: Engine, spec: GeneratorSpec, *, until: date, stage: int, out: 
     started = time.monotonic()
     since = spec.first_date if stage == 1 else spec.first_date + timedelta(days=FIRST_STAGE_DAYS)
     with engine.begin() as connection:
-        balances = generate_balances(connection, spec) if stage == 1 else 0
+        balance_count = generate_balances(connection, spec) if stage == 1 else 0
         loaded = load_transactions(connection, spec, recorded_from=since, recorded_until=until)
     analyze(engine)
-    also = f"{balances:,} balances and " if balances else ""
+    also = f"{balance_count:,} balances and " if balance_count else ""
     out.print(
         f"stage {stage}: {also}{loaded.transaction_count:,} transactions recorded from {since} to "
         f"{until - timedelta(days=1)}, loaded in {time.monotonic() - started:.1f} s"
@@ -186,7 +187,10 @@ def _largest_late_arrival(certificates: list[Any]) -> tuple[date, LateArrival]:
 
 
 #: An edit by hand, in the wrong window.
-EDIT = "UPDATE blnk.balances SET credit_balance = credit_balance + 50000, balance = balance + 50000 WHERE balance_id ="
+EDIT = (
+    "UPDATE blnk.balances SET credit_balance = credit_balance + 50000, balance = balance + 50000 "
+    "WHERE balance_id = :balance_id"
+)
 
 
 def _repair(out: Console, engine: Engine) -> None:
@@ -198,11 +202,15 @@ def _repair(out: Console, engine: Engine) -> None:
 
     with engine.begin() as connection:
         balance_id = connection.scalar(
-            text("SELECT balance_id FROM blnk.balances WHERE indicator IS NULL ORDER BY balance DESC LIMIT 1")
+            select(balances.c.balance_id)
+            .where(balances.c.indicator.is_(None))
+            .order_by(balances.c.balance.desc())
+            .limit(1)
         )
-        connection.execute(text(f"{EDIT} :balance_id"), {"balance_id": balance_id})
+        connection.execute(text(EDIT), {"balance_id": balance_id})
     out.print()
-    out.print(f"$ psql -c \"{EDIT} '{balance_id}'\"")
+    edit = EDIT.replace(":balance_id", f"'{balance_id}'")
+    out.print(f'$ psql -c "{edit}"')
     with tags(DATABASE):
         found = completed(verify_balances("since-close", return_state=True)).report
     out.print()
