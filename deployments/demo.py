@@ -1,9 +1,9 @@
 """Thirty generated days, closed by the real flow on a real Prefect server; then a repair: ``make demo``.
 
-The ledger is loaded in two stages. What the second stage brings for days that are closed by then arrives late, as it
-does in life. Then somebody edits a stored balance with SQL: verification finds it and says why, a reconstruction is
-proposed, approved by somebody else, and applied. Everything is in a database of its own, ``demo``, made anew each time:
-no other ledger is touched.
+The ledger is loaded in two stages. Transactions of the second stage whose days are closed by then arrive late. Then a
+stored balance is edited with SQL: verification finds it and names the cause, a reconstruction is proposed, approved by
+somebody else, and applied. Everything is in a database of its own, ``demo``, which is created again each time: no other
+ledger is touched.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from rich.console import Console
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 
-from deployments import display
-from deployments.cli import end_when_told, guarded
-from deployments.jobs import completed, showing_progress, spare_the_terminal
+from deployments import console, tables
+from deployments.cli.exits import exit_on_sigterm, guarded
+from deployments.jobs import completed, quiet_console, showing_progress
 from deployments.orchestrator.server import orchestrator
 from ledger_db.attach.migrate import migrate
 from ledger_db.books.generator import GeneratorSpec, analyze, generate_balances, load_transactions
+from ledger_db.books.tables import balances
 from ledger_db.close.activity import LateArrival
 from ledger_db.close.runs import certified_close_of
 from ledger_db.correction.proposals import find_proposal
@@ -41,9 +43,9 @@ TRANSACTIONS = 100_000
 
 
 def demo() -> None:
-    """Load, close, load the rest, close the rest, show what came out; then break a balance and repair it."""
+    """Load, close, load the rest, close the rest, show the results; then break a balance and repair it."""
     began = time.monotonic()
-    console = display.out()
+    out = console.out()
     settings = get_settings()
     _use(_fresh_database(settings))
     first_date = datetime.now(UTC).date() - timedelta(days=DAYS)
@@ -52,27 +54,27 @@ def demo() -> None:
     engine = ledger_engine()
     migrate(engine)
     certificates: list[Any] = []
-    with display.err().status("starting the Prefect server") as status:
-        spare_the_terminal()
+    with console.err().status("starting the Prefect server") as status:
+        quiet_console()
         with orchestrator(local=True), showing_progress(status.update) as timings:
             from prefect import tags
 
-            from flows.end_of_day import EndOfDayResult, end_of_day
+            from flows.end_of_day import end_of_day
 
             for stage, (load_until, close_until) in enumerate(
                 ((closed_first + timedelta(days=1), closed_first), (spec.end_date, None)), start=1
             ):
                 status.update(f"stage {stage}: loading")
-                _load(engine, spec, until=load_until, stage=stage, console=console)
+                _load(engine, spec, until=load_until, stage=stage, out=out)
                 with tags(DATABASE):
                     result = completed(end_of_day(since=first_date, until=close_until, return_state=True))
-                assert isinstance(result, EndOfDayResult)  # noqa: S101 - a fresh ledger has dates to close
+                assert not isinstance(result, str)  # noqa: S101 - a fresh ledger has dates to close
                 certificates += result.certificates
-            _show_runs(console, certificates, timings)
-            _show_late_entry(console, engine, certificates)
-            status.update("somebody edits a stored balance")
-            _repair(console, engine)
-    _show_where(console, settings, time.monotonic() - began)
+            _show_runs(out, certificates, timings)
+            _show_late_entry(out, engine, certificates)
+            status.update("editing a stored balance with SQL")
+            _repair(out, engine)
+    _show_where(out, settings, time.monotonic() - began)
 
 
 def _fresh_database(settings: Settings) -> URL:
@@ -97,32 +99,32 @@ def _use(url: URL) -> None:
     dispose_engines()
 
 
-def _load(engine: Engine, spec: GeneratorSpec, *, until: date, stage: int, console: Console) -> None:
+def _load(engine: Engine, spec: GeneratorSpec, *, until: date, stage: int, out: Console) -> None:
     started = time.monotonic()
     since = spec.first_date if stage == 1 else spec.first_date + timedelta(days=FIRST_STAGE_DAYS)
     with engine.begin() as connection:
-        balances = generate_balances(connection, spec) if stage == 1 else 0
+        balance_count = generate_balances(connection, spec) if stage == 1 else 0
         loaded = load_transactions(connection, spec, recorded_from=since, recorded_until=until)
     analyze(engine)
-    also = f"{balances:,} balances and " if balances else ""
-    console.print(
+    also = f"{balance_count:,} balances and " if balance_count else ""
+    out.print(
         f"stage {stage}: {also}{loaded.transaction_count:,} transactions recorded from {since} to "
         f"{until - timedelta(days=1)}, loaded in {time.monotonic() - started:.1f} s"
     )
 
 
-def _show_runs(console: Console, certificates: list[Any], timings: dict[int, dict[str, Any]]) -> None:
-    """A line a day with credits minus debits of each currency, and what the last day adds up to."""
+def _show_runs(out: Console, certificates: list[Any], timings: dict[int, Mapping[str, Any]]) -> None:
+    """A line for each day with credits minus debits of each currency, and the totals of the last day."""
     currencies = [total.currency for total in certificates[-1].totals]
     differences = [f"{currency} difference" for currency in currencies]
     figures = ["snapshots", *differences, "late", "seconds", "a second"]
-    shown = display.table("business date", *figures, figures=figures)
+    shown = console.table("business date", *figures, figures=figures)
     for certificate in certificates:
         timing = timings.get(certificate.run.run_id, {})
         shown.add_row(
             str(certificate.run.business_date),
             f"{certificate.run.snapshot_count:,}",
-            *(display.figure(total.difference) for total in certificate.totals),
+            *(tables.figure(total.difference) for total in certificate.totals),
             f"{sum(late.posting_count for late in certificate.late_totals):,}",
             f"{timing.get('duration_ms', 0) / 1000:.1f}",
             f"{timing.get('snapshots_per_second', 0):,}",
@@ -133,13 +135,13 @@ def _show_runs(console: Console, certificates: list[Any], timings: dict[int, dic
         f"difference: credits minus debits; late: postings for days that were closed before. {count:,} snapshots in "
         f"{seconds:.1f} s, {count / max(seconds, 0.001):,.0f} a second with everything that Prefect records"
     )
-    console.print()
-    console.print(display.titled(f"{len(certificates)} days closed and certified, minor units", shown, remark))
-    console.print()
-    console.print(display.totals_table([(certificates[-1].run, certificates[-1].totals)]))
+    out.print()
+    out.print(console.titled(f"{len(certificates)} days closed and certified, minor units", shown, remark))
+    out.print()
+    out.print(tables.totals_table([(certificates[-1].run, certificates[-1].totals)]))
 
 
-def _show_late_entry(console: Console, engine: Engine, certificates: list[Any]) -> None:
+def _show_late_entry(out: Console, engine: Engine, certificates: list[Any]) -> None:
     """One balance at the close of a day, before and after an entry for that day arrived late."""
     collected, late = _largest_late_arrival(certificates)
     with engine.connect() as connection:
@@ -153,21 +155,21 @@ def _show_late_entry(console: Console, engine: Engine, certificates: list[Any]) 
                 connection, late.balance_id, closed.closes_at, from_source=True
             ),
         }
-    shown = display.table("", "balance", "credits", "debits", figures=("balance", "credits", "debits"))
+    shown = console.table("", "balance", "credits", "debits", figures=("balance", "credits", "debits"))
     for name, answer in answers.items():
         shown.add_row(
             name,
-            display.figure(answer.balance),
-            display.figure(answer.credit_balance),
-            display.figure(answer.debit_balance),
+            tables.figure(answer.balance),
+            tables.figure(answer.credit_balance),
+            tables.figure(answer.debit_balance),
         )
-    console.print()
-    console.print(
-        display.titled(
+    out.print()
+    out.print(
+        console.titled(
             f"{late.balance_id} at the close of {late.effective_date}, {late.currency} minor units",
             shown,
             f"{late.posting_count} posting{'s' if late.posting_count != 1 else ''} for {late.effective_date} arrived "
-            f"after its close: {display.figure(late.credit_balance)} credit, {display.figure(late.debit_balance)} "
+            f"after its close: {tables.figure(late.credit_balance)} credit, {tables.figure(late.debit_balance)} "
             f"debit, collected by the close of {collected}",
         )
     )
@@ -184,12 +186,15 @@ def _largest_late_arrival(certificates: list[Any]) -> tuple[date, LateArrival]:
     return max(arrivals, key=lambda found: (-found[1].posting_count, abs(found[1].effect)))
 
 
-#: By hand, on a Friday, in the wrong window.
-EDIT = "UPDATE blnk.balances SET credit_balance = credit_balance + 50000, balance = balance + 50000 WHERE balance_id ="
+#: An edit by hand, in the wrong window.
+EDIT = (
+    "UPDATE blnk.balances SET credit_balance = credit_balance + 50000, balance = balance + 50000 "
+    "WHERE balance_id = :balance_id"
+)
 
 
-def _repair(console: Console, engine: Engine) -> None:
-    """A stored balance is edited behind the ledger's back, found, explained, approved, corrected and proved again."""
+def _repair(out: Console, engine: Engine) -> None:
+    """Edit a stored balance with SQL; then find it, explain it, approve and make the correction, and prove it again."""
     from prefect import tags
 
     from flows.reconstruct_balances import reconstruct_balances
@@ -197,16 +202,20 @@ def _repair(console: Console, engine: Engine) -> None:
 
     with engine.begin() as connection:
         balance_id = connection.scalar(
-            text("SELECT balance_id FROM blnk.balances WHERE indicator IS NULL ORDER BY balance DESC LIMIT 1")
+            select(balances.c.balance_id)
+            .where(balances.c.indicator.is_(None))
+            .order_by(balances.c.balance.desc())
+            .limit(1)
         )
-        connection.execute(text(f"{EDIT} :balance_id"), {"balance_id": balance_id})
-    console.print()
-    console.print(f"$ psql -c \"{EDIT} '{balance_id}'\"")
+        connection.execute(text(EDIT), {"balance_id": balance_id})
+    out.print()
+    edit = EDIT.replace(":balance_id", f"'{balance_id}'")
+    out.print(f'$ psql -c "{edit}"')
     with tags(DATABASE):
         found = completed(verify_balances("since-close", return_state=True)).report
-    console.print()
-    console.print(f"$ ledger-eod verify\n{display.verification_line(found.verification)}")
-    console.print(display.discrepancies_table(found.discrepancies))
+    out.print()
+    out.print(f"$ ledger-eod verify\n{tables.verification_line(found.verification)}")
+    out.print(tables.discrepancies_table(found.discrepancies))
 
     def reconstruct() -> Any:
         with tags(DATABASE):
@@ -218,12 +227,12 @@ def _repair(console: Console, engine: Engine) -> None:
             )  # fmt: skip
 
     proposal = reconstruct().report
-    console.print()
-    console.print(
+    out.print()
+    out.print(
         '$ ledger-eod reconstruct --select discrepancies --apply --reason "edited by hand, no posting says so" --as Ada'
     )
-    console.print(display.reconstruction_table(proposal.results))
-    console.print(display.approval_line(proposal.reconstruction, approved_others=False))
+    out.print(tables.reconstruction_table(proposal.results))
+    out.print(tables.approval_line(proposal.reconstruction, approved_others=False))
     figures_hash = str(proposal.reconstruction.figures_hash)
     with engine.begin() as connection:
         decide(
@@ -231,26 +240,26 @@ def _repair(console: Console, engine: Engine) -> None:
             channel="command line",
         )  # fmt: skip
     corrected = reconstruct()
-    console.print()
-    console.print(f"$ ledger-eod reconstruct --apply --approve {figures_hash[:16]} --as Grace")
-    console.print(display.reconstruction_line(corrected.reconstruction, corrected.results))
-    console.print(display.corrections_table(corrected.corrections))
+    out.print()
+    out.print(f"$ ledger-eod reconstruct --apply --approve {figures_hash[:16]} --as Grace")
+    out.print(tables.reconstruction_line(corrected.reconstruction, corrected.results))
+    out.print(tables.corrections_table(corrected.corrections))
     with tags(DATABASE):
         clean = completed(verify_balances("since-close", return_state=True)).report
-    console.print(f"$ ledger-eod verify\n{display.verification_line(clean.verification)}")
+    out.print(f"$ ledger-eod verify\n{tables.verification_line(clean.verification)}")
 
 
-def _show_where(console: Console, settings: Settings, seconds: float) -> None:
-    console.print()
-    console.print(f"done in {seconds:.0f} s. These runs in the Prefect UI, with their tables: make serve, then open")
-    console.print("http://127.0.0.1:4200/runs (or ledger-eod serve --port PORT); Ctrl-C stops it")
+def _show_where(out: Console, settings: Settings, seconds: float) -> None:
+    out.print()
+    out.print(f"done in {seconds:.0f} s. These runs in the Prefect UI, with their tables: make serve, then open")
+    out.print("http://127.0.0.1:4200/runs (or ledger-eod serve --port PORT); Ctrl-C stops it")
     if not settings.data_folder.is_absolute() or "LEDGER_DATA_FOLDER" in os.environ:
-        console.print(f"with LEDGER_DATA_FOLDER={settings.data_folder}")
+        out.print(f"with LEDGER_DATA_FOLDER={settings.data_folder}")
 
 
 def main() -> None:
     """The entry point of ``make demo``."""
-    end_when_told()
+    exit_on_sigterm()
     sys.exit(guarded(demo))
 
 

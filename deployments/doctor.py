@@ -1,36 +1,36 @@
-"""What is configured, reachable, migrated and missing. Reads only; starts the embedded ledger if it has been made."""
+"""The doctor: what is configured, reachable, migrated and missing.
+
+Reads only. Starts the embedded ledger if there is one.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import SecretStr
-from rich.console import Group
 from sqlalchemy import Connection
 
-from deployments import display
+from deployments.hints import with_hint
 from deployments.orchestrator.server import configured_api_url, running_api_url, shown_url
 from ledger_db.errors import ConfigurationError
 from ledger_db.server import embedded
-from ledger_db.server.connections import display_url, ledger_engine, normalised, reachable
+from ledger_db.server.connections import display_url, ledger_engine, reachable
 from ledger_db.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-EXPECTED_DEPLOYMENTS = 10
+EXPECTED_DEPLOYMENTS = 10  # as many as prefect.yaml declares, which a test compares
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
-    ``wrong`` keeps the night from running or its alarms from being heard, ``missing`` only says what is not there.
+    ``wrong`` keeps the night from running, or its notifications from arriving. ``missing`` is only not there yet.
     """
 
     subject: str
@@ -39,33 +39,8 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything that a night needs, in the order in which it is needed."""
+    """Examine everything that a night needs, in the order in which it is needed."""
     return [*_versions(), *_ledger(settings), *_prefect(settings)]
-
-
-def settings_table(settings: Settings) -> Group:
-    """Every setting with its value, where it comes from and what it is for; a password is not shown."""
-    shown = display.table("variable", "value", "from", "meaning", wrapped=("value", "meaning"))
-    for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, SecretStr):
-            value = display_url(normalised(value.get_secret_value()))
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {each}" for key, each in value.items()) or "none"
-        source = "default"
-        if name in settings.model_fields_set:
-            source = "environment" if f"LEDGER_{name.upper()}" in os.environ else ".env"
-        shown.add_row(f"LEDGER_{name.upper()}", "unset" if value is None else str(value), source, field.description)
-    return display.titled("Settings", shown)
-
-
-def findings_table(findings: list[Finding]) -> Group:
-    """The findings for people."""
-    shown = display.table("what", "status", "detail", wrapped=("detail",))
-    for finding in findings:
-        style = {"ok": "green", "missing": "yellow", "wrong": "red"}[finding.status]
-        shown.add_row(finding.subject, finding.status, finding.detail, style=style)
-    return display.titled("Findings", shown)
 
 
 def _versions() -> Iterator[Finding]:
@@ -90,7 +65,7 @@ def _ledger(settings: Settings) -> Iterator[Finding]:
         engine = ledger_engine()
         answer = reachable(engine)
     except ConfigurationError as error:
-        yield Finding("ledger", "wrong", str(error))
+        yield Finding("ledger", "wrong", with_hint(error))
         return
     yield Finding("ledger", "ok", f"PostgreSQL {answer} at {display_url(engine.url)}")
     with engine.connect() as connection:
@@ -148,7 +123,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
                 deployment for deployment in client.read_deployments() if "ledger-eod" in (deployment.tags or [])
             ]
             automations = _automations(client, settings)
-    except Exception as error:  # whatever the client meets: the server is not usable
+    except Exception as error:  # whatever it is, the server cannot be used
         reason = " ".join(str(error).split()) or type(error).__name__
         yield Finding("Prefect server", "wrong" if configured else "missing", f"{where}: {reason}")
         return
@@ -167,14 +142,14 @@ def _automations(client: SyncPrefectClient, settings: Settings) -> Finding:
     try:
         found = list(standings(client, settings))
     except ConfigurationError as error:
-        return Finding("automations", "wrong", str(error))
-    amiss = [
+        return Finding("automations", "wrong", with_hint(error))
+    not_installed = [
         f"{each.name}: {f'waits for {each.waiting_for}' if each.waiting_for else each.state}"
         for each in found
         if each.state != "installed"
     ]
-    if amiss:
-        return Finding("automations", "missing", f"{'; '.join(amiss)}; run ledger-eod automations install")
+    if not_installed:
+        return Finding("automations", "missing", f"{'; '.join(not_installed)}; run ledger-eod automations install")
     off = [each.name for each in found if not each.enabled]
     return Finding(
         "automations", "ok", f"{len(found)} installed" + (f", switched off: {', '.join(off)}" if off else "")

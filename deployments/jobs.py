@@ -1,65 +1,76 @@
-"""Run a flow now, in this process, and tell a person how it goes: one line a date, then what it adds up to.
+"""Run a flow now, in this process, and show its progress: one line for each date, then the totals.
 
-The Prefect server records the run like a scheduled one, its log lines included; only the terminal is spared them.
+The Prefect server records the run like a scheduled one, with its log lines; only the terminal does not show them.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from deployments import display
+from deployments import console, tables
 from deployments.orchestrator.server import orchestrator
 from ledger_db.errors import LedgerError, RunAtWork, first_line
 
+if TYPE_CHECKING:
+    from flows.parts.progress import JobEvent
+
+CHECKSUM_DIGITS = 12  # of a checksum, in a line of progress
+
 
 class JobFailed(LedgerError):
-    """The flow run did not complete; the message is what it failed with."""
+    """A flow run failed with something else than an error of the ledger; the message is its first line."""
+
+
+class ApprovalNeeded(Exception):
+    """A proposal that somebody else must approve. ``report``: the reconstruction with its results."""
+
+    def __init__(self, report: Any) -> None:
+        super().__init__("; ".join(report.reconstruction.approval_reasons or []))
+        self.report = report
 
 
 def end_of_day_now(*, since: date | None, until: date | None = None, batch_size: int | None, verbose: bool) -> None:
-    """Close what is to be closed and print what was.
+    """Close every date that has ended and is not closed, and print the totals.
 
     Raises:
-        JobFailed: a date could not be closed; what was closed before stays.
-        RunAtWork: another process is at it.
+        LedgerError: a date could not be closed; dates that were closed before stay closed.
+        RunAtWork: another process is at work on it.
     """
     with _flow_run(verbose=verbose):
-        from flows.end_of_day import EndOfDayResult, end_of_day
+        from flows.end_of_day import end_of_day
 
         result = completed(end_of_day(since=since, until=until, batch_size=batch_size, return_state=True))
-    if isinstance(result, EndOfDayResult):
-        _show(result.certificates)
-        if result.verified is not None:
-            display.out().print(result.verified.summary)
-    else:
-        display.out().print(result)
+    if isinstance(result, str):
+        console.out().print(result)
+        return
+    _show(result.certificates)
+    if result.verified is not None:
+        found = result.verified.report.verification.finding_count
+        where = "; ledger-eod discrepancies lists them" if found else ""
+        console.out().print(f"{result.verified.summary}{where}")
 
 
 def snapshot_now(
     *, business_date: date | None, kind: Literal["close", "interim"], batch_size: int | None, verbose: bool
 ) -> None:
-    """Snapshot every balance for a date and print what it adds up to.
+    """Snapshot every balance for a date and print the totals.
 
     Raises:
-        JobFailed: the run is not certified; what it wrote is kept.
-        RunAtWork: another process is at it.
+        LedgerError: the run is not certified; its snapshots are kept.
+        RunAtWork: another process is at work on it.
     """
     with _flow_run(verbose=verbose):
-        from flows.snapshot_balances import SnapshotResult, snapshot_balances
-        from ledger_db.settings import get_settings
+        from flows.snapshot_balances import snapshot_balances
 
-        size = batch_size or get_settings().batch_size
-        result = completed(snapshot_balances(business_date, kind, size, return_state=True))
-    if isinstance(result, SnapshotResult):
-        _show([result.certificate])
+        result = completed(snapshot_balances(business_date, kind, batch_size, return_state=True))
+    if isinstance(result, str):
+        console.out().print(result)
     else:
-        display.out().print(result)
+        _show([result.certificate])
 
 
 def verify_now(
@@ -71,20 +82,17 @@ def verify_now(
     batch_size: int | None,
     verbose: bool,
 ) -> Any:
-    """Verify stored balances and return the report.
+    """Verify stored balances; returns the verification with its discrepancies and totals.
 
     Raises:
-        JobFailed: some balances have no verdict; what was found is kept.
-        RunAtWork: another process is at it.
+        LedgerError: some balances could not be compared; what was found is kept.
+        RunAtWork: another process is at work on it.
     """
     with _flow_run(verbose=verbose):
         from flows.verify_balances import verify_balances
-        from ledger_db.settings import get_settings
 
-        size = batch_size or get_settings().batch_size
-        return completed(
-            verify_balances(scope, ledger_id, currency, balance_ids, size, return_state=True)
-        ).report  # fmt: skip
+        state: Any = verify_balances(scope, ledger_id, currency, balance_ids, batch_size, return_state=True)
+        return completed(state).report
 
 
 def reconstruct_now(
@@ -96,11 +104,11 @@ def reconstruct_now(
     proposed_by: str,
     verbose: bool,
 ) -> Any:
-    """Reconstruct balances and return what came of it: a ``ReconstructionReport``.
+    """Reconstruct balances; returns the reconstruction with its results and corrections.
 
     Raises:
-        ApprovalNeeded: it would correct something that must be approved first; nothing was corrected.
-        JobFailed: some balances could not be recalculated or corrected; what was corrected stays.
+        ApprovalNeeded: a correction must be approved first; nothing was corrected.
+        LedgerError: some balances could not be recalculated or corrected; corrections that were made stay.
     """
     with _flow_run(verbose=verbose):
         from flows.parts.outcomes import AWAITING_APPROVAL
@@ -115,20 +123,12 @@ def reconstruct_now(
     return result
 
 
-class ApprovalNeeded(Exception):
-    """A proposal that somebody else must approve; ``report`` is the proposal, a ``ReconstructionReport``."""
-
-    def __init__(self, report: Any) -> None:
-        super().__init__("; ".join(report.reconstruction.approval_reasons or []))
-        self.report = report
-
-
 def completed(state: Any) -> Any:
-    """What a flow run returned, or why it had nothing to do.
+    """The result of a flow run; a text, the reason, where there was nothing to do.
 
     Raises:
-        JobFailed: it did not complete.
-        RunAtWork: another process is at it.
+        LedgerError: it failed; the error of the ledger that it failed with, else a JobFailed.
+        RunAtWork: another process is at work on it.
     """
     from flows.parts.outcomes import AT_WORK, NOTHING_TO_DO
 
@@ -137,19 +137,22 @@ def completed(state: Any) -> Any:
     if state.name == NOTHING_TO_DO:
         return state.message
     result = state.result(raise_on_failure=False)
-    if not state.is_completed():
-        raise JobFailed(first_line(result) if isinstance(result, Exception) else str(state.message or state.name))
-    return result
+    if state.is_completed():
+        return result
+    if isinstance(result, LedgerError):
+        raise result
+    raise JobFailed(first_line(result) if isinstance(result, Exception) else str(state.message or state.name))
 
 
 def _show(certificates: list[Any]) -> None:
-    console = display.out()
+    """The totals of each closed date, and what arrived late."""
+    out = console.out()
     if not certificates:
-        console.print("every business date that has ended is closed")
+        out.print("every business date that has ended is closed")
         return
-    console.print(display.totals_table([(certificate.run, certificate.totals) for certificate in certificates]))
-    console.print(
-        display.late_line(
+    out.print(tables.totals_table([(certificate.run, certificate.totals) for certificate in certificates]))
+    out.print(
+        tables.late_line(
             [total for certificate in certificates for total in certificate.late_totals],
             [certificate.run.business_date for certificate in certificates],
         )
@@ -158,52 +161,43 @@ def _show(certificates: list[Any]) -> None:
 
 @contextmanager
 def _flow_run(*, verbose: bool) -> Iterator[None]:
-    """A Prefect server to report to, and a terminal that shows progress instead of its log."""
+    """A Prefect server that records the run, and a terminal that shows progress instead of Prefect's log."""
     if not verbose:
-        spare_the_terminal()
-    console = display.err()
-    with console.status("starting the Prefect server") as status, orchestrator(), showing_progress(status.update):
+        quiet_console()
+    with (
+        console.err().status("starting the Prefect server") as status,
+        orchestrator(),
+        showing_progress(status.update),
+    ):
         yield
 
 
-def spare_the_terminal() -> None:
-    """Keep Prefect's log off the terminal, before its first import; the server still gets every line."""
+def quiet_console() -> None:
+    """Keep Prefect's log off the terminal; the server still gets every line. Call it before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 @contextmanager
-def showing_progress(update: Callable[[str], None]) -> Iterator[dict[int, dict[str, Any]]]:
-    """Show the jobs' structured log lines while the block lasts; yields the last fields of each run that completed."""
-    import prefect.main  # noqa: F401 - sets up logging, and drops the handlers it does not know
+def showing_progress(update: Callable[[str], None]) -> Iterator[dict[int, Mapping[str, Any]]]:
+    """Show the snapshots of each date while the block lasts; yields the facts of each completed run by its id."""
+    from flows.parts.progress import watching
 
-    handler = _ProgressHandler(update)
-    logger = logging.getLogger("prefect.flow_runs")
-    logger.addHandler(handler)
-    try:
-        yield handler.completed
-    finally:
-        logger.removeHandler(handler)
+    facts_by_run: dict[int, Mapping[str, Any]] = {}
+    err = console.err()
 
-
-class _ProgressHandler(logging.Handler):
-    def __init__(self, update: Callable[[str], None]) -> None:
-        super().__init__(logging.INFO)
-        self.update = update
-        self.completed: dict[int, dict[str, Any]] = {}
-        self.console = display.err()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show the line of a job's beginning or end; other lines are not for the terminal."""
-        message, brace, rest = record.getMessage().partition(" {")
-        if not brace or not message.startswith("balance snapshots "):
+    def show(event: JobEvent) -> None:
+        if event.operation != "balance_snapshots":
             return
-        fields = json.loads(f"{{{rest}")
-        date_and_kind = f"{fields['business_date']} {fields['kind']}"
-        if fields["status"] == "started":
-            self.update(f"{date_and_kind}: at work")
-        elif fields["status"] == "completed":
-            self.completed[fields["run_id"]] = fields
-            self.console.print(
-                f"{date_and_kind}: {fields['total_snapshots']:,} snapshots in {fields['duration_ms'] / 1000:.1f} s, "
-                f"{fields['snapshots_per_second']:,} a second, checksum {str(fields['checksum'])[:12]}"
+        facts = event.facts
+        date_and_kind = f"{facts['business_date']} {facts['kind']}"
+        if event.status == "started":
+            update(f"{date_and_kind}: at work")
+        elif event.status == "completed":
+            facts_by_run[facts["run_id"]] = facts
+            err.print(
+                f"{date_and_kind}: {facts['total_snapshots']:,} snapshots in {facts['duration_ms'] / 1000:.1f} s, "
+                f"{facts['snapshots_per_second']:,} a second, checksum {str(facts['checksum'])[:CHECKSUM_DIGITS]}"
             )
+
+    with watching(show):
+        yield facts_by_run

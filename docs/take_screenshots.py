@@ -1,6 +1,6 @@
-"""Take the pictures of this folder from a running local server: ``ledger-eod serve``, then ``python docs/take_screenshots.py``.
+"""Take the screenshots of the Prefect UI: start ``ledger-eod serve``, then run ``python docs/take_screenshots.py``.
 
-Needs chromium (Debian's package of that name). Looks at the newest finished run of each flow, and at the form of a
+Needs chromium (Debian's package of that name). Shows the newest completed run of each flow, and the form of a
 reconstruction that waits for its approval.
 """
 
@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-port=0",
     f"--window-size={WIDTH},{HEIGHT}",
 )  # fmt: skip
-SETTLE_SECONDS = 6  # how long a page gets to load what it shows
+SETTLE_SECONDS = 6  # the time a page gets to load its content
 PRESS_RESUME = """
 (async () => {
     for (;;) {
@@ -72,7 +72,7 @@ def newest_run(server: str, flow: str, state: str) -> str:
 
 
 def newest_artifact(server: str, key: str) -> str:
-    """The newest artifact whose key begins like this."""
+    """The newest artifact whose key begins with this."""
     found = ask(
         server, "artifacts/filter", {"limit": 1, "sort": "CREATED_DESC", "artifacts": {"key": {"like_": f"{key}-%"}}}
     )
@@ -80,20 +80,20 @@ def newest_artifact(server: str, key: str) -> str:
 
 
 def command(page: Connection, method: str, **parameters: Any) -> dict[str, Any]:
-    """One command to the browser's page, and its answer."""
+    """Send one command to the page of the browser; returns its answer."""
     page.send(json.dumps({"id": 1, "method": method, "params": parameters}))
     while True:
         answer = json.loads(page.recv(timeout=30))
         if answer.get("id") == 1:
             if "error" in answer or "exceptionDetails" in answer["result"]:
-                raise SystemExit(f"the page does not {method}: {answer}")
+                raise SystemExit(f"the browser refused {method}: {answer}")
             result: dict[str, Any] = answer["result"]
             return result
 
 
 @contextmanager
 def browser_page() -> Iterator[Connection]:
-    """A page of a headless browser, with the way to command it."""
+    """A connection to a page of a headless browser, which ends with the block."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         raise SystemExit("no chromium found: install it, for instance with apt-get install chromium")
@@ -123,7 +123,7 @@ def browser_page() -> Iterator[Connection]:
 
 
 def take(page: Connection, address: str, name: str, press: str | None = None) -> None:
-    """One page as one PNG, after a button was pressed, if one is to be."""
+    """Save one page as a PNG; ``press``: a script that presses a button first."""
     command(page, "Page.navigate", url=address)
     time.sleep(SETTLE_SECONDS)
     if press is not None:
@@ -135,7 +135,7 @@ def take(page: Connection, address: str, name: str, press: str | None = None) ->
 
 
 def main(server: str = "http://127.0.0.1:4200", *names: str) -> None:
-    """Deployments, forms, runs and tables; only those of some names, if any are given."""
+    """Take every screenshot, or only those that are named."""
     flows = {row["id"]: row["name"] for row in ask(server, "flows/filter", {})}
     deployments = {f"{flows[row['flow_id']]}/{row['name']}": row["id"] for row in ask(server, "deployments/filter", {})}
     pages: dict[str, Callable[[], str]] = {
@@ -149,7 +149,7 @@ def main(server: str = "http://127.0.0.1:4200", *names: str) -> None:
     }
     unknown = set(names) - set(pages)
     if unknown:
-        raise SystemExit(f"no picture {', '.join(sorted(unknown))}: there are {', '.join(pages)}")
+        raise SystemExit(f"no screenshot {', '.join(sorted(unknown))}: there are {', '.join(pages)}")
     FOLDER.mkdir(exist_ok=True)
     with browser_page() as page:
         for name, path in pages.items():

@@ -1,7 +1,7 @@
 """The project's Prefect automations: what they wait for and what they do, and how they get onto a Prefect server.
 
-Installing makes what is missing and mends what differs from its declaration; what agrees is not touched, since Prefect
-forgets what an automation was waiting for when it is updated. One that a person has switched off stays off.
+Installing creates what is missing and updates what differs from its declaration. An automation that agrees is not
+touched: Prefect forgets what it was waiting for when it is updated. One that a user has switched off stays off.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Tell:
+class Notify:
     """Send a notification; the texts are templates that Prefect's server fills in.
 
-    The link is for a block alone: as parameters of a deployment, Prefect refuses templates with filters of its own.
+    The link is added for a notification block only: Prefect refuses its own filters in the parameters of a deployment.
     """
 
     subject: str
@@ -56,17 +56,17 @@ class Tell:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One automation as it is to be."""
+    """One automation as it is declared."""
 
     name: str
     description: str
     trigger: EventTrigger
-    action: Start | Tell | ChangeFlowRunState
+    action: Start | Notify | ChangeFlowRunState
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How an automation stands on a server. ``waiting`` names the deployment that must be registered before it."""
+    """The state of an automation on a server. ``waiting_for``: the deployment that must be registered first."""
 
     name: str
     description: str
@@ -77,19 +77,8 @@ class Standing:
 
     @property
     def enabled(self) -> bool | None:
-        """Whether it is at work; None where it is not installed."""
+        """Whether it is switched on; None where it is not installed."""
         return self.installed[0].enabled if self.installed else None
-
-    def as_json(self) -> dict[str, Any]:
-        """What a program reads of it."""
-        return {
-            "name": self.name,
-            "state": self.state,
-            "waiting_for": self.waiting_for,
-            "enabled": self.enabled,
-            "description": self.description,
-            "automation_ids": [str(automation.id) for automation in self.installed],
-        }
 
 
 def declarations(settings: Settings) -> list[Declaration]:
@@ -103,7 +92,7 @@ def declarations(settings: Settings) -> list[Declaration]:
             "ledger-eod: report on discrepancies",
             f"When verification finds discrepancies, {REVIEW_DEPLOYMENT} reports {_shown(review_window)} later what "
             "would correct them; it changes no balance. What is found meanwhile is in the same report.",
-            # Prefect fires on the first event and lets the others of the same window pass.
+            # Prefect fires on the first event and ignores the others of the same window.
             EventTrigger(
                 posture=Posture.Reactive, expect={"ledger-eod.verification.found"}, within=review_window,
                 match={"ledger-eod.scope": ["since-close", "from-genesis"]},
@@ -123,15 +112,15 @@ def declarations(settings: Settings) -> list[Declaration]:
             "ledger-eod: run is late",
             f"When a deployment's run has not started {_shown(late)} after Prefect called it late: no worker is at "
             "work, or all of them are busy.",
-            # After Late anything that happens to the run is good news; Late itself does not count.
+            # Any event of the run after Late ends the wait; Late itself does not count.
             EventTrigger(
                 posture=Posture.Proactive, after={"prefect.flow-run.Late"}, expect={"prefect.flow-run.*"}, within=late,
                 for_each={"prefect.resource.id"}, match=_FLOW_RUN, match_related=[_OF_A_WATCHED_FLOW, _OF_A_DEPLOYMENT],
             ),
-            Tell(
+            Notify(
                 "{{ flow.name }} is late",
                 f"The run {{{{ flow_run.name }}}} of {{{{ flow.name }}}} is late by more than {_shown(late)}: is a "
-                "worker at work, and has it time?",
+                "worker at work, or is it busy?",
                 _LINK,
             ),
         ),
@@ -143,7 +132,7 @@ def declarations(settings: Settings) -> list[Declaration]:
                 match=_FLOW_RUN | {"prefect.state-type": [StateType.FAILED.value, StateType.CRASHED.value]},
                 match_related=[_OF_A_WATCHED_FLOW, _OF_A_DEPLOYMENT],
             ),
-            Tell(
+            Notify(
                 "{{ flow.name }} {{ flow_run.state.name|lower }}",
                 "The run {{ flow_run.name }} of {{ flow.name }} is {{ flow_run.state.name }}: "
                 "{{ flow_run.state.message }}",
@@ -153,8 +142,8 @@ def declarations(settings: Settings) -> list[Declaration]:
         Declaration(
             "ledger-eod: run is silent",
             f"When a running flow gave no heartbeat for {_shown(silent)} its process is dead: the run is marked as "
-            "crashed, which frees its turn, and \"ledger-eod: run failed\" tells.",
-            # Each heartbeat starts the wait anew; any other event, an end for instance, ends it.
+            "crashed, which frees its turn, and \"ledger-eod: run failed\" reports it.",
+            # Each heartbeat restarts the wait; any other event, such as the end of the run, ends it.
             EventTrigger(
                 posture=Posture.Proactive, after={"prefect.flow-run.heartbeat"}, expect={"prefect.flow-run.*"},
                 within=silent, for_each={"prefect.resource.id"}, match=_FLOW_RUN, match_related=[_OF_A_WATCHED_FLOW],
@@ -167,9 +156,9 @@ def declarations(settings: Settings) -> list[Declaration]:
         Declaration(
             "ledger-eod: no end of day",
             f"When no end of day has completed for {_shown(end_of_day)}: it failed, or nobody started it.",
-            # Each end of day starts the wait anew, and installing starts the first one.
+            # Each end of day restarts the wait; installing starts the first one.
             EventTrigger(posture=Posture.Proactive, after={_END_OF_DAY}, expect={_END_OF_DAY}, within=end_of_day),
-            Tell(
+            Notify(
                 "no end of day",
                 f"No end of day has completed for {_shown(end_of_day)}. ledger-eod runs lists what is closed, "
                 "ledger-eod close closes what is not.",
@@ -179,7 +168,7 @@ def declarations(settings: Settings) -> list[Declaration]:
 
 
 def standings(client: SyncPrefectClient, settings: Settings) -> Iterator[Standing]:
-    """How each declared automation stands on the client's server; changes nothing.
+    """The state of each declared automation on the client's server. Changes nothing.
 
     Raises:
         ConfigurationError: the notification block is not there, or sends no notifications.
@@ -197,7 +186,7 @@ def standings(client: SyncPrefectClient, settings: Settings) -> Iterator[Standin
         core = AutomationCore(
             name=name, description=description, tags=["ledger-eod"], trigger=declaration.trigger, actions=[action]
         )
-        # Through JSON: Prefect's client updates with what was set and no more, and the type of an action was not.
+        # Through JSON: Prefect's client sends only fields that were set, and the type of an action was not.
         wanted = AutomationCore.model_validate(core.model_dump(mode="json", exclude={"owner_resource"}))
         if not installed:
             yield Standing(name, description, "not installed", wanted)
@@ -208,7 +197,7 @@ def standings(client: SyncPrefectClient, settings: Settings) -> Iterator[Standin
 
 
 def install(client: SyncPrefectClient, settings: Settings) -> Iterator[tuple[Standing, str]]:
-    """Make every automation as it is declared; says of each whether it was created, updated or unchanged.
+    """Create or update every automation as it is declared; yields each with created, updated, unchanged or waits.
 
     A second call changes nothing. One whose deployment is not registered yet is left as it is.
 
@@ -242,10 +231,12 @@ def remove(client: SyncPrefectClient, settings: Settings) -> list[str]:
     return removed
 
 
-def _action(client: SyncPrefectClient, action: Start | Tell | ChangeFlowRunState, block_id: UUID | None) -> ActionTypes:
+def _action(
+    client: SyncPrefectClient, action: Start | Notify | ChangeFlowRunState, block_id: UUID | None
+) -> ActionTypes:
     if isinstance(action, ChangeFlowRunState):
         return action
-    if isinstance(action, Tell):
+    if isinstance(action, Notify):
         if block_id is not None:
             body = action.body + action.link
             return SendNotification(block_document_id=block_id, subject=action.subject, body=body)
@@ -255,7 +246,7 @@ def _action(client: SyncPrefectClient, action: Start | Tell | ChangeFlowRunState
 
 
 def _notification_block(client: SyncPrefectClient, settings: Settings) -> UUID | None:
-    """The block that sends notifications, by its name: what is secret in it is not read."""
+    """The block that sends notifications, found by its name. Its secrets are not read."""
     if settings.notification_block is None:
         return None
     block_type, _, name = settings.notification_block.partition("/")
@@ -272,7 +263,7 @@ def _notification_block(client: SyncPrefectClient, settings: Settings) -> UUID |
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:
-    """What is declared of an automation: not what the server gave it, nor whether a person switched it off."""
+    """The declared fields of an automation: neither what the server adds, nor whether a user switched it off."""
     return automation.model_dump(exclude={"id", "enabled", "owner_resource"})
 
 

@@ -18,7 +18,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import time as time_of_day
 from pathlib import Path
+
+from pydantic import SecretStr
 
 from ledger_db.errors import ConfigurationError
 from ledger_db.server.shared_use import SharedUse
@@ -64,23 +67,28 @@ def environment(settings: Settings, api_url: str | None = None) -> dict[str, str
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
-    """The settings as variables, for a process with another working folder, where it would find no ``.env``."""
-    variables = {
-        "LEDGER_DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
-        "LEDGER_DATA_FOLDER": str(settings.data_folder.resolve()),
-        "LEDGER_CUT_OFF": settings.cut_off.isoformat(),
-        "LEDGER_NOTIFICATION_BLOCK": settings.notification_block or "",
-        "LEDGER_APPROVAL_LIMITS": json.dumps(
-            {currency: str(limit) for currency, limit in settings.approval_limits.items()}
-        ),
-    }
-    for name in (
-        "time_zone", "batch_size", "workers", "statement_timeout_seconds", "lock_timeout_seconds", "approval_balances",
-        "approval_hours", "review_window_seconds", "end_of_day_expected_seconds", "late_run_seconds",
-        "silent_run_seconds",
-    ):  # fmt: skip
-        variables[f"LEDGER_{name.upper()}"] = str(getattr(settings, name))
-    return variables
+    """Every setting as a variable, for a process with another working folder, which finds no ``.env`` there."""
+    return {variable_of(name): _as_variable(getattr(settings, name)) for name in type(settings).model_fields}
+
+
+def variable_of(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"{Settings.model_config['env_prefix']}{setting}".upper()
+
+
+def _as_variable(value: object) -> str:
+    """A setting's value as its variable holds it; empty: unset."""
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, time_of_day):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return json.dumps({key: str(each) for key, each in value.items()})
+    return str(value)
 
 
 def configured_api_url() -> str | None:
@@ -211,7 +219,7 @@ def _start(settings: Settings, port: int) -> str:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(settings, api_url),
-            start_new_session=True,  # Ctrl-C is for us: the server goes after what it serves
+            start_new_session=True,  # Ctrl-C reaches this process only, which stops the server last
         )  # fmt: skip
     _children[process.pid] = process
     note = folder / "server.json.new"
@@ -239,7 +247,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def _end_group(pid: int, is_alive: Callable[[], bool]) -> None:
-    """Ask a process group to end, and make it end when it does not."""
+    """Ask a process group to end, and kill it when it does not in time."""
     try:
         os.killpg(pid, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
@@ -248,13 +256,13 @@ def _end_group(pid: int, is_alive: Callable[[], bool]) -> None:
                 return
             time.sleep(0.05)
         os.killpg(pid, signal.SIGKILL)
-        is_alive()  # takes its exit code
+        is_alive()  # reaps it
     except ProcessLookupError:
         return  # it is gone
 
 
 def _is_server(pid: int, api_url: str) -> bool:
-    """Whether a process is the server of that URL, and not a stranger that got its number."""
+    """Whether a process is the server of that URL, and not another process that got its number."""
     _reap(pid)
     process = Path(f"/proc/{pid}")
     try:
@@ -270,7 +278,7 @@ def _is_server(pid: int, api_url: str) -> bool:
 
 
 def _reap(pid: int) -> None:
-    """Take the exit code of a server that this process started and that has ended: until then it has its number."""
+    """Reap a server that this process started and that has ended, so that its number is free."""
     child = _children.get(pid)
     if child is not None and child.poll() is not None:
         del _children[pid]
@@ -285,11 +293,11 @@ def _answers(api_url: str) -> bool:
 
 
 def _require_reachable(api_url: str) -> None:
-    """Refuse to begin a run that nobody would record."""
+    """Refuse to begin a run that no server would record."""
     try:
         urllib.request.urlopen(f"{api_url}/health", timeout=10).close()  # noqa: S310 - the user's own setting
     except urllib.error.HTTPError:
-        return  # it answers, and wants a key that Prefect has
+        return  # it answers; it asks for a key, which Prefect has
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ConfigurationError(

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from deployments import display
+from deployments import console, tables
+from deployments.hints import with_hint
 from deployments.orchestrator.server import (
     configured_api_url,
     end_session,
@@ -38,7 +39,7 @@ def prefect_yaml() -> Path:
 
 
 def deploy_all(settings: Settings) -> str:
-    """Register every deployment on the configured server, else on the local one; says where, and what runs them."""
+    """Register every deployment on the configured server, else on the local one; returns a line that says where."""
     is_local = configured_api_url() is None
     with orchestrator() as api_url:
         register(settings, os.environ | settings_environment(settings))
@@ -64,9 +65,9 @@ def register(settings: Settings, variables: dict[str, str]) -> None:
 
 
 def install_automations(settings: Settings, api_url: str) -> list[str]:
-    """Make the automations as they are declared on a server; a line for each that was not so before.
+    """Make the automations as they are declared on a server; returns a line for each that changed or is switched off.
 
-    A notification block that is not there is a line, too: the night is to be closed anyhow.
+    A missing notification block is also only a line: the night must be closed all the same.
     """
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -76,12 +77,12 @@ def install_automations(settings: Settings, api_url: str) -> list[str]:
     with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
         try:
             return [
-                display.automation_line(standing.name, outcome, enabled=standing.enabled)
+                tables.automation_line(standing.name, outcome, enabled=standing.enabled)
                 for standing, outcome in install(client, settings)
                 if outcome != "unchanged" or not standing.enabled
             ]
         except ConfigurationError as error:
-            return [f"the automations are as they were: {error}"]
+            return [f"the automations are as they were: {with_hint(error)}"]
 
 
 def _prefect(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,28 +115,28 @@ def serve(settings: Settings, *, port: int) -> None:
             f"PREFECT_API_URL names a Prefect server already, {shown_url(configured)}: use ledger-eod deploy and "
             f"prefect worker start --pool {WORK_POOL}, or unset it to serve locally"
         )
-    console = display.out()
-    with display.err().status("starting the Prefect server") as status, local_server(settings, port=port) as api_url:
+    terminal = console.out()
+    with console.err().status("starting the Prefect server") as status, local_server(settings, port=port) as api_url:
         variables = environment(settings, api_url) | settings_environment(settings)
         status.update("registering the deployments")
         register(settings, variables)
         status.update("installing the automations")
         for line in install_automations(settings, api_url):
-            console.print(line)
+            terminal.print(line)
         worker = subprocess.Popen(
             [sys.executable, "-P", "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", WORK_POOL_TYPE,
              "--name", "ledger-eod serve"],
             stdin=subprocess.DEVNULL, env=variables, cwd=prefect_yaml().parent,
-            start_new_session=True,  # Ctrl-C is for us: the worker ends first, the server after it
+            start_new_session=True,  # Ctrl-C reaches this process only, which stops the worker first, then the server
         )  # fmt: skip
         try:
             status.stop()
-            console.print(f"Prefect UI with deployments, forms and runs: {ui_url(api_url)}")
-            console.print("the nightly close is scheduled, a worker is at work; Ctrl-C stops all of it")
+            terminal.print(f"Prefect UI with deployments, forms and runs: {ui_url(api_url)}")
+            terminal.print("the nightly close is scheduled, a worker is at work; Ctrl-C stops all of it")
             while worker.poll() is None:
                 time.sleep(0.5)
         except KeyboardInterrupt:
-            console.print("stopping the worker, then the server")
+            terminal.print("stopping the worker, then the server")
             return
         finally:
             end_session(worker)

@@ -1,0 +1,405 @@
+"""JSON shapes: what a program reads of the ledger, with the reference ledger's field names.
+
+Amounts are strings of minor units, since a balance can be larger than what a JSON reader's number holds. Instants are
+UTC with ``Z``. The order of the fields is part of a shape. Amount fields are made from the lists in
+``ledger_db.core.amounts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+from ledger_db.core.amounts import AMOUNT_COLUMNS, PART_COLUMNS, Amounts, Parts, plain
+
+if TYPE_CHECKING:
+    from deployments import doctor
+    from deployments.orchestrator import automations
+    from ledger_db.books import accounts
+    from ledger_db.close import runs
+    from ledger_db.close import totals as run_totals
+    from ledger_db.correction import corrections, recalculation, reconstructions
+    from ledger_db.history import balance_at
+    from ledger_db.verification import discrepancies as kept
+    from ledger_db.verification import sweeps
+
+
+def _as_text(amount: object) -> object:
+    """A number as text, without exponent or separators; digits that were stored stay."""
+    if isinstance(amount, Decimal):
+        return f"{amount:f}"
+    return str(amount) if isinstance(amount, int) else amount
+
+
+def _as_plain_text(amount: object) -> object:
+    """A number as text, without exponent or trailing zeros."""
+    return plain(amount) if isinstance(amount, Decimal | int) else amount
+
+
+def _in_utc(instant: datetime) -> datetime:
+    """The instant in UTC; one without offset, from the ledger's own tables, is UTC."""
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+Amount = Annotated[str, BeforeValidator(_as_text)]
+PlainAmount = Annotated[str, BeforeValidator(_as_plain_text)]
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class Shape(BaseModel):
+    """What all shapes have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _then_amounts(
+    head: type[Shape], columns: Iterable[str], meaning: str, *, prefix: str = "", of: Any = Amount
+) -> type[Shape]:
+    """A shape's fields, followed by one for each of these amounts. A class made from it goes on with its own fields."""
+    fields: dict[str, Any] = {
+        f"{prefix}{column}": (of, Field(description=f"{column.replace('_', ' ')} {meaning}, minor units"))
+        for column in columns
+    }
+    return create_model(head.__name__.removeprefix("_"), __base__=head, **fields)
+
+
+class _BalanceName(Shape):
+    balance_id: str = Field(description="the balance's id")
+    currency: str = Field(description="its currency")
+
+
+# mypy does not follow a base class that is made from a list: hence "type: ignore" below
+
+
+class StoredBalance(_then_amounts(_BalanceName, AMOUNT_COLUMNS, "as stored")):  # type: ignore[misc]
+    """A balance row as it is stored, right or wrong."""
+
+    indicator: str | None = Field(description="the name of an internal balance, such as @World; null: it has none")
+    owner: str | None = Field(description="the identity that owns it; null: none")
+    created_at: datetime = Field(
+        description="when it was created; without offset, since the application writes its host's local time"
+    )
+
+    @classmethod
+    def of(cls, balance: accounts.StoredBalance) -> Self:
+        """The shape of a stored balance row."""
+        return cls(
+            balance_id=balance.balance_id, currency=balance.currency, **Amounts.of_row(balance).as_columns(),
+            indicator=balance.indicator, owner=balance.owner, created_at=balance.created_at,
+        )  # fmt: skip
+
+
+class KnownAt(Shape):
+    """The run whose knowledge an answer has."""
+
+    run_id: int = Field(description="the run's id")
+    business_date: date = Field(description="its business date")
+
+
+class BalanceAt(_then_amounts(_BalanceName, AMOUNT_COLUMNS, "at the instant")):  # type: ignore[misc]
+    """A balance at an instant: every posting that is effective earlier counts."""
+
+    timestamp: Instant = Field(description="the instant")
+    known_at: KnownAt | None = Field(description="as known at this run; null: as known now")
+    from_source: bool = Field(description="whether it was summed from the first posting")
+    correction_ids: list[int] = Field(description="corrections that ended a drift of the stored row at the instant")
+
+    @classmethod
+    def of(cls, answer: balance_at.BalanceAt) -> Self:
+        """The shape of a balance at an instant."""
+        known = answer.known_at
+        return cls(
+            balance_id=answer.balance_id, currency=answer.currency, **Amounts.of_row(answer).as_columns(),
+            timestamp=answer.at,
+            known_at=None if known is None else KnownAt(run_id=known.run_id, business_date=known.business_date),
+            from_source=answer.from_source, correction_ids=list(answer.correction_ids),
+        )  # fmt: skip
+
+
+class _TotalsHead(Shape):
+    currency: str = Field(description="the currency of these totals")
+    balance_count: int = Field(description="how many balances have a snapshot in the run")
+    difference: Amount = Field(description="credits minus debits, minor units; 0 when the books balance")
+
+
+class RunTotals(_then_amounts(_TotalsHead, PART_COLUMNS, "of all its snapshots")):  # type: ignore[misc]
+    """The sum of a run's snapshots in one currency."""
+
+    itemised_difference: Amount = Field(description="the part of the difference that listed transactions explain")
+    itemised_inflight_difference: Amount = Field(description="the same of the inflight amounts")
+
+    @classmethod
+    def of(cls, total: run_totals.RunTotals) -> Self:
+        """The shape of a run's totals in one currency."""
+        return cls(
+            currency=total.currency, balance_count=total.balance_count, difference=total.difference,
+            **Parts.of_row(total).as_columns(), itemised_difference=total.itemised_difference,
+            itemised_inflight_difference=total.itemised_inflight_difference,
+        )  # fmt: skip
+
+
+class Run(Shape):
+    """A run and the totals it certified."""
+
+    run_id: int = Field(description="the run's id")
+    business_date: date = Field(description="its business date")
+    kind: str = Field(description="close: the official end of day; interim: as of some instant of the day")
+    status: str = Field(description="open, certified or abandoned")
+    opens_at: Instant = Field(description="the first instant of the business date")
+    closes_at: Instant = Field(description="the first instant that does not belong to the business date any more")
+    opened_at: Instant = Field(description="when the run was opened and took its cut")
+    certified_at: Instant | None = Field(description="when its figures were proved and frozen; null: not yet")
+    caught_up: bool = Field(description="whether it was opened after a later date had ended")
+    base_run_id: int | None = Field(description="the close on whose snapshots it builds; null: it is the first")
+    snapshot_count: int | None = Field(description="how many snapshots it has; null: it is not certified")
+    checksum: str | None = Field(description="checksum of its snapshots; null: it is not certified")
+    refusal: str | None = Field(description="why it was not certified at the last try; null: no try failed")
+    totals: list[RunTotals] = Field(description="the sums of its snapshots, one for each currency")
+
+    @classmethod
+    def of(cls, run: runs.Run, totals: list[run_totals.RunTotals]) -> Self:
+        """The shape of a run with its totals."""
+        return cls(
+            run_id=run.run_id, business_date=run.business_date, kind=run.kind, status=run.status,
+            opens_at=run.opens_at, closes_at=run.closes_at, opened_at=run.opened_at, certified_at=run.certified_at,
+            caught_up=run.caught_up, base_run_id=run.base_run_id, snapshot_count=run.snapshot_count,
+            checksum=run.checksum, refusal=run.refusal, totals=[RunTotals.of(total) for total in totals],
+        )  # fmt: skip
+
+
+class StoredAmounts(_then_amounts(Shape, AMOUNT_COLUMNS, "as stored", of=PlainAmount | None)):  # type: ignore[misc]
+    """The amounts of a stored balance row; null where a discrepancy is not about a balance."""
+
+
+class ProvenAmounts(_then_amounts(Shape, PART_COLUMNS, "as proven", of=PlainAmount | None)):  # type: ignore[misc]
+    """The amounts that postings prove; null where a discrepancy is not about a balance."""
+
+
+class Discrepancy(Shape):
+    """A difference that verification found, with its cause and its evidence."""
+
+    discrepancy_id: int = Field(description="the discrepancy's id")
+    cause: str = Field(description="what the difference comes from")
+    action: str = Field(description="what to do about it")
+    found_by: str = Field(description="the scope of the verification that found it first")
+    balance_id: str | None = Field(description="the balance it is about; null: it is not about a balance")
+    transaction_id: str | None = Field(description="the transaction it is about; null: it is not about one")
+    business_date: date | None = Field(description="the closed date it is about; null: it is not about one")
+    currency: str | None = Field(description="the currency of its amounts; null: several")
+    stored: StoredAmounts = Field(description="the amounts of the stored row")
+    proven: ProvenAmounts = Field(description="the amounts that postings prove")
+    gross_difference: PlainAmount = Field(description="the sum of the differences regardless of sign, minor units")
+    evidence: dict[str, Any] = Field(description="the facts from which the cause follows, by name")
+    first_seen_at: Instant = Field(description="when it was found first")
+    last_seen_at: Instant = Field(description="when it was seen last")
+    closed_at: Instant | None = Field(description="when it was found to be gone; null: it is open")
+
+    @classmethod
+    def of(cls, found: kept.Discrepancy) -> Self:
+        """The shape of a discrepancy."""
+        stored: dict[str, Any] = dict.fromkeys(AMOUNT_COLUMNS)
+        stored |= {"balance": found.stored_balance, "inflight_balance": found.stored_inflight_balance}
+        stored |= {} if found.stored is None else found.stored.as_columns()
+        proven = dict.fromkeys(PART_COLUMNS) if found.proven is None else found.proven.as_columns()
+        return cls(
+            discrepancy_id=found.discrepancy_id, cause=found.cause, action=found.action, found_by=found.found_by,
+            balance_id=found.balance_id, transaction_id=found.transaction_id, business_date=found.business_date,
+            currency=found.currency, stored=StoredAmounts(**stored),
+            proven=ProvenAmounts(**proven),
+            gross_difference=found.gross_difference, evidence=found.evidence, first_seen_at=found.first_seen_at,
+            last_seen_at=found.last_seen_at, closed_at=found.closed_at,
+        )  # fmt: skip
+
+
+class CauseTotal(Shape):
+    """The open discrepancies of one cause in one currency."""
+
+    cause: str = Field(description="the cause")
+    action: str = Field(description="what to do about it")
+    currency: str = Field(description="the currency; empty: several")
+    discrepancy_count: int = Field(description="how many discrepancies")
+    gross_difference: PlainAmount = Field(description="the sum of their gross differences, minor units")
+
+    @classmethod
+    def of(cls, total: kept.CauseTotal) -> Self:
+        """The shape of one cause's total."""
+        return cls(
+            cause=total.cause, action=total.action, currency=total.currency, discrepancy_count=total.discrepancy_count,
+            gross_difference=total.gross_difference,
+        )  # fmt: skip
+
+
+class Verification(Shape):
+    """A verification, its totals and the discrepancies that it saw."""
+
+    verification_id: int = Field(description="the verification's id")
+    scope: str = Field(description="since-close, from-genesis or checksums")
+    status: str = Field(description="open, finished or abandoned")
+    started_at: Instant = Field(description="when it was started")
+    finished_at: Instant | None = Field(description="when it ended; null: it has not")
+    balance_count: int = Field(description="how many balances were compared")
+    finding_count: int = Field(description="how many differences were found")
+    opened_count: int = Field(description="how many of them are new discrepancies")
+    closed_count: int = Field(description="how many open discrepancies are gone")
+    gross_volume: PlainAmount = Field(description="the sum of all compared amounts regardless of sign, minor units")
+    unexplained_volume: PlainAmount = Field(description="the part of it that has no known cause, minor units")
+    explained_percent: str = Field(description="the share that is proven or has a cause, percent, rounded down")
+    totals: list[CauseTotal] = Field(description="its discrepancies by cause and currency, largest difference first")
+    discrepancies: list[Discrepancy] = Field(description="the discrepancies it saw, largest difference first")
+
+    @classmethod
+    def of(
+        cls,
+        verification: sweeps.Verification,
+        found: list[kept.Discrepancy],
+        totals: list[kept.CauseTotal],
+    ) -> Self:
+        """The shape of a verification with what it found."""
+        return cls(
+            verification_id=verification.verification_id, scope=verification.scope, status=verification.status,
+            started_at=verification.started_at, finished_at=verification.finished_at,
+            balance_count=verification.balance_count, finding_count=verification.finding_count,
+            opened_count=verification.opened_count, closed_count=verification.closed_count,
+            gross_volume=verification.gross_volume, unexplained_volume=verification.unexplained_volume,
+            explained_percent=verification.explained_percent, totals=[CauseTotal.of(total) for total in totals],
+            discrepancies=[Discrepancy.of(each) for each in found],
+        )  # fmt: skip
+
+
+class ReconstructionResult(Shape):
+    """One balance of a reconstruction, with the eight fields of the reference system's result."""
+
+    balance_id: str = Field(description="the balance's id")
+    currency: str = Field(description="its currency")
+    verdict: str = Field(description="agrees, correct (it can be corrected), corrected, refused or stale")
+    cause: str | None = Field(description="what the difference comes from; null: there is none")
+    remark: str = Field(description="why it was refused or is stale, or which correction it got")
+    evidence: dict[str, Any] = Field(description="the facts from which the cause follows, by name")
+    executed_at: str = Field(description="when it was recalculated, UTC, in the reference system's form")
+    previous_debit: PlainAmount = Field(description="debits as stored, minor units")
+    previous_credit: PlainAmount = Field(description="credits as stored, minor units")
+    previous_balance: PlainAmount = Field(description="the balance as stored, minor units")
+    recalculated_debit: PlainAmount = Field(description="debits by the postings, minor units")
+    recalculated_credit: PlainAmount = Field(description="credits by the postings, minor units")
+    recalculated_balance: PlainAmount = Field(description="the balance by the postings, minor units")
+    difference: PlainAmount = Field(description="what a correction adds: recalculated minus stored, minor units")
+    previous_inflight_balance: Amount = Field(description="the inflight balance as stored, minor units")
+    recalculated_inflight_balance: Amount = Field(description="the inflight balance by the postings, minor units")
+
+    @classmethod
+    def of(cls, result: recalculation.Result) -> Self:
+        """The shape of one balance's result."""
+        return cls(
+            balance_id=result.balance_id, currency=result.currency, verdict=result.verdict, cause=result.cause,
+            remark=result.remark, evidence=dict(result.evidence), **result.as_reference(),
+            previous_inflight_balance=result.previous.inflight_balance,
+            recalculated_inflight_balance=result.recalculated.inflight_balance,
+        )  # fmt: skip
+
+
+class Reconstruction(Shape):
+    """A reconstruction and its results."""
+
+    reconstruction_id: int = Field(description="the reconstruction's id")
+    mode: str = Field(description="report: changes nothing; apply: corrects what may be corrected")
+    selection: str = Field(description="how the balances were chosen: given, discrepancies or requested")
+    status: str = Field(description="open, proposed, ended, rejected or superseded")
+    figures_hash: str | None = Field(description="hash of the proposed figures, which approves them; null: none yet")
+    approval_reasons: list[str] | None = Field(description="why it needs an approval; null: not decided yet")
+    proposed_by: str = Field(description="who proposed it; empty: not named")
+    approved_by: str | None = Field(description="who approved it; null: nobody")
+    results: list[ReconstructionResult] = Field(description="its balances, largest difference first")
+
+    @classmethod
+    def of(cls, reconstruction: reconstructions.Reconstruction, results: list[recalculation.Result]) -> Self:
+        """The shape of a reconstruction with its results."""
+        return cls(
+            reconstruction_id=reconstruction.reconstruction_id, mode=reconstruction.mode,
+            selection=reconstruction.selection, status=reconstruction.status,
+            figures_hash=reconstruction.figures_hash, approval_reasons=reconstruction.approval_reasons,
+            proposed_by=reconstruction.proposed_by, approved_by=reconstruction.approved_by,
+            results=[ReconstructionResult.of(result) for result in results],
+        )  # fmt: skip
+
+
+class _CorrectionHead(Shape):
+    correction_id: int = Field(description="the correction's id")
+    reconstruction_id: int = Field(description="the reconstruction that made it")
+    balance_id: str = Field(description="the balance that was corrected")
+    currency: str = Field(description="its currency")
+    difference: Amount = Field(description="what was added to the balance, minor units")
+
+
+class Correction(
+    _then_amounts(  # type: ignore[misc]
+        _then_amounts(_CorrectionHead, AMOUNT_COLUMNS, "before the correction", prefix="previous_"),
+        AMOUNT_COLUMNS,
+        "after the correction",
+        prefix="corrected_",
+    )
+):
+    """A line of the log of corrections."""
+
+    previous_version: int = Field(description="the row's version before")
+    corrected_version: int = Field(description="the row's version after")
+    cause: str = Field(description="what the difference came from")
+    evidence: dict[str, Any] = Field(description="the facts from which the cause follows, by name")
+    reason: str = Field(description="why it was corrected, in the proposer's words")
+    proposed_by: str = Field(description="who proposed it; empty: not named")
+    approved_by: str | None = Field(description="who approved it; null: it was below the limits")
+    figures_hash: str = Field(description="hash of the figures that were approved")
+    base_run_id: int | None = Field(description="the close it was proved against; null: there was none")
+    flow_run_id: str | None = Field(description="the flow run that made it; null: not made by a flow")
+    drifted_since: Instant | None = Field(description="when the row was last seen to agree; null: not known")
+    corrected_at: Instant = Field(description="when it was corrected")
+
+    @classmethod
+    def of(cls, correction: corrections.Correction) -> Self:
+        """The shape of a correction."""
+        return cls(
+            correction_id=correction.correction_id, reconstruction_id=correction.reconstruction_id,
+            balance_id=correction.balance_id, currency=correction.currency, difference=correction.difference,
+            **correction.previous.as_columns("previous_"), **correction.corrected.as_columns("corrected_"),
+            previous_version=correction.previous_version, corrected_version=correction.corrected_version,
+            cause=correction.cause, evidence=dict(correction.evidence), reason=correction.reason,
+            proposed_by=correction.proposed_by, approved_by=correction.approved_by,
+            figures_hash=correction.figures_hash, base_run_id=correction.base_run_id,
+            flow_run_id=correction.flow_run_id, drifted_since=correction.drifted_since,
+            corrected_at=correction.corrected_at,
+        )  # fmt: skip
+
+
+class Automation(Shape):
+    """An automation of the project, and how it stands on the Prefect server."""
+
+    name: str = Field(description="its name")
+    state: str = Field(description="installed, differs, not installed or waiting")
+    waiting_for: str | None = Field(description="the deployment that must be registered first; null: none")
+    enabled: bool | None = Field(description="whether it is switched on; null: it is not installed")
+    description: str = Field(description="what it does")
+    automation_ids: list[str] = Field(description="its ids on the Prefect server")
+
+    @classmethod
+    def of(cls, standing: automations.Standing) -> Self:
+        """The shape of an automation's standing."""
+        return cls(
+            name=standing.name, state=standing.state, waiting_for=standing.waiting_for, enabled=standing.enabled,
+            description=standing.description, automation_ids=[str(automation.id) for automation in standing.installed],
+        )  # fmt: skip
+
+
+class Finding(Shape):
+    """One thing that the doctor examined."""
+
+    subject: str = Field(description="what was examined")
+    status: Literal["ok", "missing", "wrong"] = Field(description="wrong: it keeps the night from running")
+    detail: str = Field(description="what was found, and what to do")
+
+    @classmethod
+    def of(cls, finding: doctor.Finding) -> Self:
+        """The shape of a finding."""
+        return cls(subject=finding.subject, status=finding.status, detail=finding.detail)
