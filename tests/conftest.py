@@ -92,7 +92,7 @@ def empty_database(server_url: URL, own_settings: None) -> Iterator[Ledger]:
 def ledger(
     server_url: URL, template_name: str, own_settings: None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Ledger]:
-    """A fresh migrated ledger of this test's own, which is also the configured one (``ledger_db.database``)."""
+    """A fresh migrated ledger of this test's own, which is also the configured one."""
     for ledger in database_of(server_url, template_name):
         monkeypatch.setenv("LEDGER_DATABASE_URL", ledger.url.render_as_string(hide_password=False))
         get_settings.cache_clear()

@@ -54,7 +54,7 @@ runs = Table(
     Column("snapshot_count", BigInteger),
     Column("checksum", String(64)),
     Column("refusal", Text),  # why it was not certified the last time it was tried
-    # runs.newest_certified, history: closes by the instant they end at
+    # runs.newest_certified_close: closes by the instant they end at
     Index("ix_runs_closes_at", "kind", "status", "closes_at"),
     # one close per business date, one close at work at a time
     Index(

@@ -44,17 +44,6 @@ STATEMENTS = {path.name for path in PROJECT.glob("ledger_db/**/*.sql")}
 SAMPLES = frozenset({"name.sql", "package.name", "package.file"})
 
 
-#: Known to be stale, or not to be there yet, while the code moves. To be emptied when it has.
-MOVING = frozenset(
-    {
-        "deployments/cli/", "deployments/hints.py", "flows/parts/hints.py", "flows/parts/options.py",
-        "close.driver.close_day", "verification.driver.verify", "correction.driver.reconstruct",
-        "books.create_balances", "books.record", "commit_inflight", "ledger_db.database", "proposals.find_approval",
-        "runs.newest_certified",
-    }
-)  # fmt: skip
-
-
 # What there is ---------------------------------------------------------------------------------------------------------
 
 
@@ -206,11 +195,11 @@ def stale_in_page(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
 def test_pages_refer_to_what_is_there(page: Path) -> None:
-    assert set(stale_in_page(page)) - MOVING == set()
+    assert set(stale_in_page(page)) == set()
 
 
 def test_docstrings_and_comments_refer_to_what_is_there() -> None:
-    stale = {str(path.relative_to(PROJECT)): found for path in SOURCES if (found := set(stale_in_source(path)) - MOVING)}
+    stale = {str(path.relative_to(PROJECT)): found for path in SOURCES if (found := set(stale_in_source(path)))}
 
     assert stale == {}
 
