@@ -197,6 +197,7 @@ class Discrepancy(Shape):
     first_seen_at: Instant = Field(description="when it was found first")
     last_seen_at: Instant = Field(description="when it was seen last")
     closed_at: Instant | None = Field(description="when it was found to be gone; null: it is open")
+    closed_correction_id: int | None = Field(description="the correction that closed it; null: a verification, or open")
 
     @classmethod
     def of(cls, found: kept.Discrepancy) -> Self:
@@ -211,7 +212,7 @@ class Discrepancy(Shape):
             currency=found.currency, stored=StoredAmounts(**stored),
             proven=ProvenAmounts(**proven),
             gross_difference=found.gross_difference, evidence=found.evidence, first_seen_at=found.first_seen_at,
-            last_seen_at=found.last_seen_at, closed_at=found.closed_at,
+            last_seen_at=found.last_seen_at, closed_at=found.closed_at, closed_correction_id=found.closed_correction_id,
         )  # fmt: skip
 
 

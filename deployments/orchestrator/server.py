@@ -28,11 +28,9 @@ from ledger_db.server.shared_use import SharedUse
 from ledger_db.settings import Settings, get_settings
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 4200
 START_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 20
 DRAIN_SECONDS = 10
-DELIVERY_TIMEOUT_SECONDS = 30
 
 #: What the server needs for runs of many small tasks, and to keep concurrency leases across a restart.
 SERVER_SETTINGS = {

@@ -75,6 +75,7 @@ class Discrepancy:
     last_verification_id: int
     closed_at: datetime | None
     closed_verification_id: int | None
+    closed_correction_id: int | None
 
     @property
     def subject(self) -> str:

@@ -1,6 +1,6 @@
 -- Open a discrepancy for each finding, or update the one that is already open with the same difference.
 -- findings: a JSON array of objects with the columns of discrepancies, amounts as strings in minor units.
--- verification_id, scope: the verification. Returns opened_count and seen_count.
+-- verification_id, scope: the verification. Returns opened_count.
 -- Two verifications at the same time open each discrepancy once. Locks the discrepancies that it updates.
 WITH findings AS (
     SELECT finding.*
@@ -59,7 +59,5 @@ recorded AS (
     RETURNING known.first_verification_id = CAST(:verification_id AS bigint) AS is_new
 )
 
-SELECT
-    count(*) FILTER (WHERE is_new) AS opened_count,
-    count(*) FILTER (WHERE NOT is_new) AS seen_count
+SELECT count(*) FILTER (WHERE is_new) AS opened_count
 FROM recorded

@@ -70,6 +70,7 @@ ABOUT_A_BALANCE = Discrepancy(
     proven=PROVEN.parts, difference="50|0|0|0",
     gross_difference=Decimal("50.00"), evidence=EVIDENCE, first_seen_at=IN_BERLIN, first_verification_id=1,
     last_seen_at=AN_INSTANT, last_verification_id=2, closed_at=None, closed_verification_id=None,
+    closed_correction_id=None,
 )  # fmt: skip
 NO_AMOUNTS: dict[str, Any] = dict.fromkeys(["stored_balance", "stored_inflight_balance", "stored", "proven"])
 ABOUT_A_CLOSE = replace(

@@ -11,12 +11,14 @@ import sys
 import textwrap
 from functools import lru_cache
 from pathlib import Path
-
-from sqlfluff.core import FluffConfig, Linter
+from typing import TYPE_CHECKING
 
 import ledger_db
 from ledger_db.core import statements as loader
 from ledger_db.core.statements import includes, source
+
+if TYPE_CHECKING:
+    from sqlfluff.core import Linter
 
 #: A file that an include stands for one of; the other one is as simple as can be.
 RATE = ("postings.rate", "postings.legacy_rate")
@@ -82,16 +84,23 @@ def findings(name: str, text: str) -> list[str]:
 
 @lru_cache
 def _linter() -> Linter:
+    # Not imported by a test: it derives metaclasses from ABC, and Prefect's server cannot be imported after that.
+    from sqlfluff.core import FluffConfig, Linter
+
     return Linter(config=FluffConfig.from_path(str(Path(ledger_db.__file__).parent.parent)))
 
 
-def main() -> int:
-    names = statements()
-    found = [finding for name in names for finding in findings(name, laid_out(name))]
+def main(arguments: list[str]) -> int:
+    """Lint every statement, or with ``-`` the one on standard input; 1 when anything is found."""
+    if arguments == ["-"]:
+        names, found = ["standard input"], findings("standard input", sys.stdin.read())
+    else:
+        names = statements()
+        found = [finding for name in names for finding in findings(name, laid_out(name))]
     sys.stdout.writelines(f"{finding}\n" for finding in found)
     sys.stdout.write(f"{len(names)} statements, {len(found)} findings\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
