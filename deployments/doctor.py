@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection
 
-from deployments.hints import with_hint
+from deployments.hints import WORDS, with_hint
 from deployments.orchestrator.server import configured_api_url, running_api_url, shown_url
-from ledger_db.errors import ConfigurationError
+from ledger_db.close.runs import Run
+from ledger_db.errors import ConfigurationError, Hint
 from ledger_db.server import embedded
 from ledger_db.server.connections import display_url, ledger_engine, reachable
 from ledger_db.settings import Settings
@@ -95,8 +96,7 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
         yield Finding("newest close", "missing", "no date is closed yet; ledger-eod close closes the last that ended")
     for run in closes:
         if run.status == "open":
-            reason = run.refusal or "unfinished"
-            yield Finding("open close", "wrong" if run.refusal else "missing", f"{run.name}: {reason}")
+            yield _open_close(run)
     for run in stale_interim_runs(connection, before=today):
         yield Finding(
             "open interim run", "missing",
@@ -154,3 +154,13 @@ def _automations(client: SyncPrefectClient, settings: Settings) -> Finding:
     return Finding(
         "automations", "ok", f"{len(found)} installed" + (f", switched off: {', '.join(off)}" if off else "")
     )
+
+
+def _open_close(run: Run) -> Finding:
+    """A close that is not certified; one that was refused names what does not prove, and what to do about it."""
+    if run.refusal is None:
+        return Finding("open close", "missing", f"{run.name}: unfinished; ledger-eod close completes it")
+    return Finding(
+        "open close", "wrong",
+        f"{run.name}: {run.refusal}; ledger-eod close tries it again, {WORDS[Hint.verify_checksums]}",
+    )  # fmt: skip

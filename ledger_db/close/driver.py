@@ -21,7 +21,8 @@ from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import NotCertified, RunAtWork
 from ledger_db.settings import get_settings
 
-#: Called after each step is committed, with its name and, for a written range, the range's first key.
+#: Called after each step is committed, with its name and a number: of "opened" the run's id, of "written" the range's
+#: first key, of the others none.
 Report = Callable[[str, int | None], None]
 
 

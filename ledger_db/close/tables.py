@@ -21,7 +21,8 @@ from sqlalchemy import (
     text,
 )
 
-from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata
+from ledger_db.core.amounts import PART_COLUMNS
+from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata, money_columns
 
 # This project's own ---------------------------------------------------------------------------------------------------
 
@@ -81,10 +82,7 @@ activity = Table(
     Column("effective_date", Date, primary_key=True),
     Column("is_late", Boolean, nullable=False),
     Column("posting_count", BigInteger, nullable=False),
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
     Column("last_transaction_key", BigInteger),
     # balance_at.sql: late arrivals of one balance, collected by later runs
     Index("ix_activity_late", "balance_key", "effective_date", "run_id", postgresql_where=text("is_late")),
@@ -101,10 +99,7 @@ balance_snapshots = Table(
     Column("last_transaction_key", BigInteger),
     Column("business_date", Date, nullable=False),
     Column("kind", run_kind, nullable=False),
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
     # At most one row per balance, date and kind; rows of a date lie together, in key order.
     PrimaryKeyConstraint("business_date", "kind", "balance_key"),
     schema=EOD_SCHEMA,
@@ -117,10 +112,7 @@ run_totals = Table(
     Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
     Column("currency", Text, primary_key=True),
     Column("balance_count", BigInteger, nullable=False),
-    Column("credit_balance", Money, nullable=False),
-    Column("debit_balance", Money, nullable=False),
-    Column("inflight_credit_balance", Money, nullable=False),
-    Column("inflight_debit_balance", Money, nullable=False),
+    *money_columns(PART_COLUMNS),
     # credit minus debit that the itemised exceptions of this run and its base runs explain
     Column("itemised_difference", Money, nullable=False),
     Column("itemised_inflight_difference", Money, nullable=False),

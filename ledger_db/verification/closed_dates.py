@@ -122,14 +122,6 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
     return [altered, *(_altered_snapshot(run, row) for row in _altered_snapshots(connection, run))]
 
 
-def _checksum_snapshots(connection: Connection, run: Run) -> str | None:
-    checksum: str | None = connection.scalar(
-        statement(connection, "close.checksum_snapshots"),
-        {"run_id": run.run_id, "business_date": run.business_date, "kind": run.kind},
-    )
-    return checksum
-
-
 def _altered_snapshots(connection: Connection, run: Run) -> list[Row[Any]]:
     return list(
         connection.execute(

@@ -58,6 +58,9 @@ def verify(
 ) -> VerificationResult:
     """Verify stored balances, or closed dates, each step in a transaction of its own.
 
+    Where a step fails the others go on, and the verification ends as abandoned. (Under the orchestrator a check of
+    transactions that fails for good leaves it open; the next verification of its scope abandons it.)
+
     Reads the ledger and writes findings only. A second call is a new verification; what it finds again is the same
     discrepancy. ``batch_size``: how many balances are compared at one instant; None: the setting. ``workers``: how many
     steps run at the same time; 1: strictly one after the other.

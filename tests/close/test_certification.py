@@ -124,6 +124,22 @@ def test_activity_that_does_not_cancel_out_is_refused(opened: Books) -> None:
     )
 
 
+def test_one_plan_covers_every_balance(opened: Books) -> None:
+    """The rounds of a close are for balances that commit behind a plan, not for ranges that a plan leaves out."""
+    run = opened.open_day("2026-01-31")
+    with opened.engine.begin() as connection:
+        collect_activity(connection, run.run_id)
+        ensure_partition(connection, run.business_date)
+        ranges = plan_key_ranges(connection, run.run_id, batch_size=2)
+    ((balance_count,),) = opened.rows("SELECT count(*) FROM blnk.balances")
+    assert sum(keys.balance_count for keys in ranges) == balance_count
+    for keys in ranges:
+        with opened.engine.begin() as connection:
+            assert write_snapshot_batch(connection, run.run_id, keys) == keys.balance_count
+    with opened.engine.begin() as connection:
+        assert plan_key_ranges(connection, run.run_id, batch_size=2) == []
+
+
 def test_a_missing_row_is_refused_and_the_run_resumes(opened: Books) -> None:
     run = written(opened)
     opened.execute("DELETE FROM ledger_eod.balance_snapshots WHERE run_id = :run AND balance_key = 2", run=run.run_id)

@@ -603,12 +603,14 @@ def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server:
         2026-02-01 09:00  2026-01-15 09:00  @world  w0           500.00 USD
         2026-02-01 09:00  -                 @world  w1             3.00 USD
     """)
-    ((both_long_known,),) = copied.rows(
-        "SELECT bool_and(pg_visible_in_snapshot(recorded_xid, (SELECT cut FROM ledger_eod.runs WHERE run_id = :run))) "
+    ((count, both_long_known),) = copied.rows(
+        "SELECT count(recorded_xid), "
+        "bool_and(pg_visible_in_snapshot(recorded_xid, (SELECT cut FROM ledger_eod.runs WHERE run_id = :run))) "
         "FROM blnk.transactions WHERE created_at >= '2026-02-01'",
         run=old.run_id,
     )
-    assert both_long_known  # the trap: judged by the old cut, both rows were known before and would never be counted
+    # the trap: judged by the old cut, both rows were known before and would never be counted
+    assert (count, both_long_known) == (2, True)
 
     # before the first close of the copy, history answers from the first posting, and cannot tell what was known
     assert copied.balance("w0", at="2026-02-01") == copied.balance("w0", at="2026-02-01", from_source=True) == "501.00"
