@@ -1,7 +1,7 @@
 """Balances at any instant, posted and inflight, as known now or as known at an earlier close.
 
-Owns nothing. Reads: the snapshots and activity of ``close``, raw postings, and which corrections ended a drift
-(``ledger_eod.corrections``).
+Owns nothing. Reads: ``blnk.balances``, runs, snapshots and activity of ``close``, raw postings, and in one statement
+``ledger_eod.corrections`` of a higher package: which corrections ended a drift.
 Invariants: from a snapshot or from source, the answer is the same; a snapshot is a sum of postings and never carries
 the drift of a stored row. Writes nothing, locks nothing.
 Entry points: ``balance_at.balance_at``.

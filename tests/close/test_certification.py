@@ -20,6 +20,7 @@ from ledger_db.errors import NotCertified, OutOfOrder, PeriodNotEnded, RunNotOpe
 from tasks import close as closing
 from tests.testing.books import Books
 from tests.testing.oracle import assert_proved, clone, interim, open_interim_at
+from tests.testing.verifications import verify
 
 RESTRICT_VIOLATION = "23001"
 
@@ -78,6 +79,24 @@ def test_a_tampered_base_snapshot_is_refused_with_expected_found_and_difference(
         f"close 2026-01-31 (run {run.run_id}) USD credit_balance: snapshots add up to 1300, base and activity to 1250, "
         "difference +50; verify_checksums"
     )
+
+
+def test_a_base_that_is_restored_as_the_checksums_say_lets_the_chain_go_on(opened: Books) -> None:
+    """The way that docs/operating-the-night.md describes."""
+    change = "UPDATE ledger_eod.balance_snapshots SET credit_balance = credit_balance {} WHERE balance_key = 1"
+    with without_triggers(opened, "balance_snapshots"):
+        opened.execute(change.format("+ 50"))
+    run = written(opened)
+    assert "difference +50; verify_checksums" in refusal(opened, run)
+    named = [found for found in verify(opened, "checksums").found if found.balance_id is not None]
+    ((stored, proven),) = [(found.stored, found.proven) for found in named]
+    assert stored is not None
+    assert proven is not None
+    with without_triggers(opened, "balance_snapshots"):
+        opened.execute(change.format(f"- {stored.credit - proven.credit}"))
+    assert verify(opened, "checksums").findings == []
+    assert opened.finish(run).certified
+    assert_proved(opened, run)
 
 
 def test_a_missing_base_snapshot_is_refused(opened: Books) -> None:
