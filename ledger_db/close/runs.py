@@ -9,9 +9,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import date, datetime, time
+from functools import lru_cache
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, Select, select
+from sqlalchemy import Connection, Engine, Select, bindparam, select
 
 from ledger_db.close import tables
 from ledger_db.errors import Hint, RunNotOpen, UnknownRun
@@ -81,17 +82,21 @@ def find_run(connection: Connection, run_id: int) -> Run:
     Raises:
         UnknownRun: there is none.
     """
-    return _require(first_run(connection, _by_id(run_id)), run_id)
+    return _find_run(connection, run_id, "none")
 
 
-def _by_id(run_id: int) -> Select[Any]:
-    return select_runs().where(tables.runs.c.run_id == run_id)
-
-
-def _require(run: Run | None, run_id: int) -> Run:
-    if run is None:
+def _find_run(connection: Connection, run_id: int, lock: Literal["none", "shared", "exclusive"]) -> Run:
+    row = connection.execute(_run_by_id(lock), {"run_id": run_id}).one_or_none()
+    if row is None:
         raise UnknownRun(f"there is no run {run_id}", hint=Hint.list_runs)
-    return run
+    return Run(**row._mapping)
+
+
+@lru_cache
+def _run_by_id(lock: Literal["none", "shared", "exclusive"]) -> Select[Any]:
+    """Built once, as every query that a look-up of one balance needs: building it takes as long as running it."""
+    query = select_runs().where(tables.runs.c.run_id == bindparam("run_id"))
+    return query if lock == "none" else query.with_for_update(read=lock == "shared")
 
 
 def list_runs(connection: Connection, *, limit: int = 50, kind: Kind | None = None) -> list[Run]:
@@ -115,16 +120,24 @@ def newest_certified_close(
     A chain starts anew when the database was restored as a copy; the current one is that of the newest close.
     ``up_to_run_id``: as if later runs did not exist.
     """
+    query = _newest_certified(not_after is not None, up_to_run_id is not None)
+    row = connection.execute(query, {"not_after": not_after, "up_to_run_id": up_to_run_id}).one_or_none()
+    return None if row is None else Run(**row._mapping)
+
+
+@lru_cache
+def _newest_certified(is_until: bool, is_up_to: bool) -> Select[Any]:
+    """Built once, as :func:`_run_by_id`."""
     runs, newest = tables.runs, tables.runs.alias("newest")
     chain = select(newest.c.genesis_run_id).where(newest.c.kind == "close", newest.c.status == "certified")
     query = select_runs().where(runs.c.kind == "close", runs.c.status == "certified")
-    if up_to_run_id is not None:
-        chain = chain.where(newest.c.run_id <= up_to_run_id)
-        query = query.where(runs.c.run_id <= up_to_run_id)
-    if not_after is not None:
-        query = query.where(runs.c.closes_at <= not_after)
+    if is_up_to:
+        chain = chain.where(newest.c.run_id <= bindparam("up_to_run_id"))
+        query = query.where(runs.c.run_id <= bindparam("up_to_run_id"))
+    if is_until:
+        query = query.where(runs.c.closes_at <= bindparam("not_after"))
     current = chain.order_by(newest.c.run_id.desc()).limit(1).scalar_subquery()
-    return first_run(connection, query.where(runs.c.genesis_run_id == current).order_by(runs.c.closes_at.desc()))
+    return query.where(runs.c.genesis_run_id == current).order_by(runs.c.closes_at.desc()).limit(1)
 
 
 def certified_close_of(connection: Connection, business_date: date) -> Run:
@@ -150,7 +163,7 @@ def lock_open_run(connection: Connection, run_id: int, *, shared: bool = False) 
         RunNotOpen: it is certified or abandoned.
         UnknownRun: there is none.
     """
-    run = _require(first_run(connection, _by_id(run_id).with_for_update(read=shared)), run_id)
+    run = _find_run(connection, run_id, "shared" if shared else "exclusive")
     if run.status != "open":
         raise RunNotOpen(f"{run.name} is {run.status}: it takes no more rows")
     return run
