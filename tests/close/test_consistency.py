@@ -574,7 +574,7 @@ def restore(books: Books, folder: Path, name: str, dump: Path) -> Books:
     copied = target.set(database=name)
     for program, *arguments in (
         ("pg_dump", "-Fc", "-f", str(dump), "-d", libpq(books.ledger.url)),
-        ("pg_restore", "--exit-on-error", "-d", libpq(copied), str(dump)),
+        ("pg_restore", "--exit-on-error", "--no-owner", "-d", libpq(copied), str(dump)),
     ):
         subprocess.run(
             [str(embedded.binaries() / program), *arguments],
