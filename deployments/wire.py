@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from ledger_db.core.amounts import AMOUNT_COLUMNS, PART_COLUMNS, Amounts, Parts, plain
+from ledger_db.core.amounts import AMOUNT_COLUMNS, PART_COLUMNS, plain
 
 if TYPE_CHECKING:
     from deployments import doctor
@@ -56,6 +56,15 @@ class Shape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_Shape = TypeVar("_Shape", bound=Shape)
+
+
+def _taken_from(shape: type[_Shape], source: object, **given: Any) -> _Shape:
+    """A shape whose fields are those given, and for the rest the source's attributes of the same names."""
+    rest = shape.model_fields.keys() - given.keys()
+    return shape(**{name: getattr(source, name) for name in rest}, **given)
+
+
 def _then_amounts(
     head: type[Shape], columns: Iterable[str], meaning: str, *, prefix: str = "", of: Any = Amount
 ) -> type[Shape]:
@@ -87,10 +96,7 @@ class StoredBalance(_then_amounts(_BalanceName, AMOUNT_COLUMNS, "as stored")):  
     @classmethod
     def of(cls, balance: accounts.StoredBalance) -> Self:
         """The shape of a stored balance row."""
-        return cls(
-            balance_id=balance.balance_id, currency=balance.currency, **Amounts.of_row(balance).as_columns(),
-            indicator=balance.indicator, owner=balance.owner, created_at=balance.created_at,
-        )  # fmt: skip
+        return _taken_from(cls, balance)
 
 
 class KnownAt(Shape):
@@ -111,13 +117,8 @@ class BalanceAt(_then_amounts(_BalanceName, AMOUNT_COLUMNS, "at the instant")): 
     @classmethod
     def of(cls, answer: balance_at.BalanceAt) -> Self:
         """The shape of a balance at an instant."""
-        known = answer.known_at
-        return cls(
-            balance_id=answer.balance_id, currency=answer.currency, **Amounts.of_row(answer).as_columns(),
-            timestamp=answer.at,
-            known_at=None if known is None else KnownAt(run_id=known.run_id, business_date=known.business_date),
-            from_source=answer.from_source, correction_ids=list(answer.correction_ids),
-        )  # fmt: skip
+        known = None if answer.known_at is None else _taken_from(KnownAt, answer.known_at)
+        return _taken_from(cls, answer, timestamp=answer.at, known_at=known)
 
 
 class _TotalsHead(Shape):
@@ -135,11 +136,7 @@ class RunTotals(_then_amounts(_TotalsHead, PART_COLUMNS, "of all its snapshots")
     @classmethod
     def of(cls, total: run_totals.RunTotals) -> Self:
         """The shape of a run's totals in one currency."""
-        return cls(
-            currency=total.currency, balance_count=total.balance_count, difference=total.difference,
-            **Parts.of_row(total).as_columns(), itemised_difference=total.itemised_difference,
-            itemised_inflight_difference=total.itemised_inflight_difference,
-        )  # fmt: skip
+        return _taken_from(cls, total)
 
 
 class Run(Shape):
@@ -163,12 +160,7 @@ class Run(Shape):
     @classmethod
     def of(cls, run: runs.Run, totals: list[run_totals.RunTotals]) -> Self:
         """The shape of a run with its totals."""
-        return cls(
-            run_id=run.run_id, business_date=run.business_date, kind=run.kind, status=run.status,
-            opens_at=run.opens_at, closes_at=run.closes_at, opened_at=run.opened_at, certified_at=run.certified_at,
-            caught_up=run.caught_up, base_run_id=run.base_run_id, snapshot_count=run.snapshot_count,
-            checksum=run.checksum, refusal=run.refusal, totals=[RunTotals.of(total) for total in totals],
-        )  # fmt: skip
+        return _taken_from(cls, run, totals=[RunTotals.of(total) for total in totals])
 
 
 class StoredAmounts(_then_amounts(Shape, AMOUNT_COLUMNS, "as stored", of=PlainAmount | None)):  # type: ignore[misc]
@@ -206,14 +198,7 @@ class Discrepancy(Shape):
         stored |= {"balance": found.stored_balance, "inflight_balance": found.stored_inflight_balance}
         stored |= {} if found.stored is None else found.stored.as_columns()
         proven = dict.fromkeys(PART_COLUMNS) if found.proven is None else found.proven.as_columns()
-        return cls(
-            discrepancy_id=found.discrepancy_id, cause=found.cause, action=found.action, found_by=found.found_by,
-            balance_id=found.balance_id, transaction_id=found.transaction_id, business_date=found.business_date,
-            currency=found.currency, stored=StoredAmounts(**stored),
-            proven=ProvenAmounts(**proven),
-            gross_difference=found.gross_difference, evidence=found.evidence, first_seen_at=found.first_seen_at,
-            last_seen_at=found.last_seen_at, closed_at=found.closed_at, closed_correction_id=found.closed_correction_id,
-        )  # fmt: skip
+        return _taken_from(cls, found, stored=StoredAmounts(**stored), proven=ProvenAmounts(**proven))
 
 
 class CauseTotal(Shape):
@@ -228,10 +213,7 @@ class CauseTotal(Shape):
     @classmethod
     def of(cls, total: kept.CauseTotal) -> Self:
         """The shape of one cause's total."""
-        return cls(
-            cause=total.cause, action=total.action, currency=total.currency, discrepancy_count=total.discrepancy_count,
-            gross_difference=total.gross_difference,
-        )  # fmt: skip
+        return _taken_from(cls, total)
 
 
 class Verification(Shape):
@@ -260,15 +242,12 @@ class Verification(Shape):
         totals: list[kept.CauseTotal],
     ) -> Self:
         """The shape of a verification with what it found."""
-        return cls(
-            verification_id=verification.verification_id, scope=verification.scope, status=verification.status,
-            started_at=verification.started_at, finished_at=verification.finished_at,
-            balance_count=verification.balance_count, finding_count=verification.finding_count,
-            opened_count=verification.opened_count, closed_count=verification.closed_count,
-            gross_volume=verification.gross_volume, unexplained_volume=verification.unexplained_volume,
-            explained_percent=verification.explained_percent, totals=[CauseTotal.of(total) for total in totals],
+        return _taken_from(
+            cls,
+            verification,
+            totals=[CauseTotal.of(total) for total in totals],
             discrepancies=[Discrepancy.of(each) for each in found],
-        )  # fmt: skip
+        )
 
 
 class ReconstructionResult(Shape):
@@ -294,12 +273,13 @@ class ReconstructionResult(Shape):
     @classmethod
     def of(cls, result: recalculation.Result) -> Self:
         """The shape of one balance's result."""
-        return cls(
-            balance_id=result.balance_id, currency=result.currency, verdict=result.verdict, cause=result.cause,
-            remark=result.remark, evidence=dict(result.evidence), **result.as_reference(),
+        return _taken_from(
+            cls,
+            result,
+            **result.as_reference(),
             previous_inflight_balance=result.previous.inflight_balance,
             recalculated_inflight_balance=result.recalculated.inflight_balance,
-        )  # fmt: skip
+        )
 
 
 class Reconstruction(Shape):
@@ -318,13 +298,7 @@ class Reconstruction(Shape):
     @classmethod
     def of(cls, reconstruction: reconstructions.Reconstruction, results: list[recalculation.Result]) -> Self:
         """The shape of a reconstruction with its results."""
-        return cls(
-            reconstruction_id=reconstruction.reconstruction_id, mode=reconstruction.mode,
-            selection=reconstruction.selection, status=reconstruction.status,
-            figures_hash=reconstruction.figures_hash, approval_reasons=reconstruction.approval_reasons,
-            proposed_by=reconstruction.proposed_by, approved_by=reconstruction.approved_by,
-            results=[ReconstructionResult.of(result) for result in results],
-        )  # fmt: skip
+        return _taken_from(cls, reconstruction, results=[ReconstructionResult.of(result) for result in results])
 
 
 class _CorrectionHead(Shape):
@@ -361,17 +335,12 @@ class Correction(
     @classmethod
     def of(cls, correction: corrections.Correction) -> Self:
         """The shape of a correction."""
-        return cls(
-            correction_id=correction.correction_id, reconstruction_id=correction.reconstruction_id,
-            balance_id=correction.balance_id, currency=correction.currency, difference=correction.difference,
-            **correction.previous.as_columns("previous_"), **correction.corrected.as_columns("corrected_"),
-            previous_version=correction.previous_version, corrected_version=correction.corrected_version,
-            cause=correction.cause, evidence=dict(correction.evidence), reason=correction.reason,
-            proposed_by=correction.proposed_by, approved_by=correction.approved_by,
-            figures_hash=correction.figures_hash, base_run_id=correction.base_run_id,
-            flow_run_id=correction.flow_run_id, drifted_since=correction.drifted_since,
-            corrected_at=correction.corrected_at,
-        )  # fmt: skip
+        return _taken_from(
+            cls,
+            correction,
+            **correction.previous.as_columns("previous_"),
+            **correction.corrected.as_columns("corrected_"),
+        )
 
 
 class Automation(Shape):
@@ -387,10 +356,7 @@ class Automation(Shape):
     @classmethod
     def of(cls, standing: automations.Standing) -> Self:
         """The shape of an automation's standing."""
-        return cls(
-            name=standing.name, state=standing.state, waiting_for=standing.waiting_for, enabled=standing.enabled,
-            description=standing.description, automation_ids=[str(automation.id) for automation in standing.installed],
-        )  # fmt: skip
+        return _taken_from(cls, standing, automation_ids=[str(automation.id) for automation in standing.installed])
 
 
 class Finding(Shape):
@@ -403,4 +369,4 @@ class Finding(Shape):
     @classmethod
     def of(cls, finding: doctor.Finding) -> Self:
         """The shape of a finding."""
-        return cls(subject=finding.subject, status=finding.status, detail=finding.detail)
+        return _taken_from(cls, finding)
