@@ -12,9 +12,8 @@ from sqlalchemy import Engine, create_engine, text
 
 from ledger_db.attach.migrate import migrate
 from ledger_db.books.indexes import TRANSACTION_INDEXES
-from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run
-from ledger_db.close.driver import close_day
+from ledger_db.close.driver import close_day, count_rows
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -94,8 +93,7 @@ class BenchLedger:
         with self.engine.begin() as connection:
             run = open_close(connection, business_date=business_date, calendar=CALENDAR, now=_tomorrow())
             ensure_partition(connection, business_date)
-        with self.engine.begin() as connection:
-            collect_activity(connection, run.run_id)
+        count_rows(self.engine, run.run_id)
         return run
 
     def close(self, business_date: date, *, batch_size: int = 10_000) -> Run:

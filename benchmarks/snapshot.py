@@ -88,7 +88,7 @@ def _bare(ledger: BenchLedger, run: Run) -> float:
             statement(connection, "close.write_snapshot_batch"),
             {
                 "run_id": run.run_id, "business_date": run.business_date, "kind": run.kind, "base_date": base,
-                "first_key": 0, "last_key": run.max_balance_key,
+                "first_key": 0, "last_key": 2**62,
             },
         ).rowcount  # fmt: skip
         connection.commit()

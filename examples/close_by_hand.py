@@ -10,8 +10,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from examples.ledger import command_line, on_a_fresh_ledger, open_balances, post, shortly_after, show, show_balances
-from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run
+from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -42,9 +42,19 @@ def main(engine: Engine) -> None:
     show(f"\n1 open: {run.name} from {run.opens_at:%F %H:%M} to {run.closes_at:%F %H:%M} UTC; the cut is taken")
     post(engine, AFTER_THE_CUT)
     show("  recorded after the cut, for the same day: tip-01; it is a late arrival of the next close")
+    for plan in (plan_pieces, plan_hold_pieces):
+        with engine.begin() as connection:
+            pieces = plan(connection, run.run_id, piece_size=1000)
+        for piece in pieces:
+            with engine.begin() as connection:
+                count_piece(connection, run.run_id, piece.piece)
+            show(f"2 count: {piece} is done")
     with engine.begin() as connection:
-        collected = collect_activity(connection, run.run_id)
-    show(f"2 collect: activity of {collected.activity_count} balances, {collected.exception_count} exceptions")
+        counted = finish_counting(connection, run.run_id)
+    show(
+        f"  rows: {counted.counted} counted, {counted.settled} settled, {counted.pending} pending; "
+        f"exceptions: {counted.exceptions}"
+    )
     with engine.begin() as connection:
         ensure_partition(connection, DAY)
         ranges = plan_key_ranges(connection, run.run_id, batch_size=3)

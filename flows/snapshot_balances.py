@@ -91,14 +91,30 @@ def snapshot_balances(
 
 def _write_and_certify(run: Run, batch_size: int, job: Job) -> SnapshotResult:
     job.started()
-    with job.phase("collect"):
-        closing.collect_activity(run.run_id)
+    with job.phase("count"):
+        _count(run)
     written = _write(run, batch_size, job)
     with job.phase("certify"):
         certificate = closing.certify_run(run.run_id)
     result = SnapshotResult(certificate, written, job.duration_ms, job.phases_ms)
     _report(result, job)
     return result
+
+
+def _count(run: Run) -> None:
+    """Count the run's rows on the workers, then release the holds that can be; fail when a piece did."""
+    for plan, what in ((closing.plan_pieces, "rows"), (closing.plan_hold_pieces, "holds")):
+        pieces = plan(run.run_id)
+        if pieces:
+            mapped = map_batches(
+                closing.count_pieces, run.run_id, pieces,
+                progress_key=reports.artifact_key("progress", what, run.kind, run.business_date),
+                description=f"{run.name}: {what} in {len(pieces)} pieces",
+            )  # fmt: skip
+            mapped.require_all(
+                "the other pieces are kept; run it again to count the missing ones", reasons=REASONS_NAMED
+            )
+    closing.finish_counting(run.run_id)
 
 
 def _write(run: Run, batch_size: int, job: Job) -> int:

@@ -142,11 +142,15 @@ class OutOfOrder(NotYet):
 
 
 class NothingToVerify(NotYet):
-    """There is no close of this cluster to verify from."""
+    """There is no certified close to verify from."""
 
 
 class ForeignRecords(Refused):
     """Transactions carry ids of another cluster's database transactions: no cut can say when they were recorded."""
+
+
+class ChainDiffers(Refused):
+    """The newest close is not the sum of the rows that its chain counted: no close is based on it."""
 
 
 class RunNotOpen(Refused):

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         1000, description="balances written in one database transaction"
     )
+    piece_size: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        100_000, description="transactions that a close counts in one statement; each needs about 300 bytes of memory"
+    )
     workers: Annotated[int, Field(ge=1, le=64)] = Field(4, description="batches that run at the same time")
     statement_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
         300, description="longest time one statement of a batch may take"

@@ -9,7 +9,8 @@ from datetime import date, datetime
 from prefect import get_run_logger, task
 
 from ledger_db.attach.migrate import require_current
-from ledger_db.close import activity, certification, opening, runs, snapshots
+from ledger_db.close import activity, certification, counting, opening, runs, snapshots
+from ledger_db.close.counting import CountedRows, Piece
 from ledger_db.close.runs import Kind, Run
 from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
 from ledger_db.core.calendar import BusinessCalendar
@@ -80,15 +81,46 @@ def reload_run(run_id: int) -> Run:
 
 
 @task(**LEDGER_TASK)
-def collect_activity(run_id: int) -> activity.CollectedActivity:
-    """Write the run's activity, once."""
+def plan_pieces(run_id: int) -> list[Piece]:
+    """The pieces of the run's rows that are not counted yet."""
     with transaction() as connection:
-        collected = activity.collect_activity(connection, run_id)
+        return counting.plan_pieces(connection, run_id, piece_size=get_settings().piece_size)
+
+
+@task(**LEDGER_TASK)
+def plan_hold_pieces(run_id: int) -> list[Piece]:
+    """The pieces of the run's holds that are not released yet; all of its rows are counted."""
+    with transaction() as connection:
+        return counting.plan_hold_pieces(connection, run_id, piece_size=get_settings().piece_size)
+
+
+@task(**LEDGER_TASK)
+def count_pieces(run_id: int, pieces: list[Piece]) -> int:
+    """Do some pieces in a row, each its own transaction, and return how many.
+
+    A piece that fails does not keep the others from being done.
+
+    Raises:
+        BatchFailed: names each piece that failed and why.
+    """
+
+    def count(piece: Piece) -> None:
+        with transaction() as connection:
+            counting.count_piece(connection, run_id, piece.piece)
+
+    return len(for_each(count, pieces, failure=f"run {run_id} could not count ", written=lambda _: 0))
+
+
+@task(**LEDGER_TASK)
+def finish_counting(run_id: int) -> CountedRows:
+    """Note that every row of the run is counted."""
+    with transaction() as connection:
+        counted = counting.finish_counting(connection, run_id)
     get_run_logger().info(
-        "activity of run %s: %s rows, %s of them late, %s exceptions",
-        run_id, collected.activity_count, collected.late_count, collected.exception_count,
+        "run %s: %s rows counted, %s pending, %s of them gone; %s rows of late activity, %s exceptions",
+        run_id, counted.counted, counted.pending, counted.gone, counted.late_activity, counted.exceptions,
     )  # fmt: skip
-    return collected
+    return counted
 
 
 @task(**LEDGER_TASK)

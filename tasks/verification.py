@@ -12,7 +12,6 @@ from ledger_db.attach.migrate import require_current
 from ledger_db.close import row_checksums
 from ledger_db.close.runs import Run
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.server.catalogue import system_identifier
 from ledger_db.server.connections import ledger_engine, transaction
 from ledger_db.verification import driver
 from ledger_db.verification import sweeps as verifications
@@ -87,7 +86,7 @@ def plan_ranges(verification_id: int, batch_size: int) -> list[KeyRange]:
 def find_closes_to_check() -> list[int]:
     """The closes whose raw rows can be checked, oldest first."""
     with transaction() as connection:
-        return row_checksums.closes_to_check(connection, system_identifier(connection))
+        return row_checksums.closes_to_check(connection)
 
 
 @task(**LEDGER_TASK)

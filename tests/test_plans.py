@@ -13,7 +13,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, Connection, event, text
 
-from ledger_db.close.activity import collect_activity
+from ledger_db.close.counting import count_piece, plan_pieces
+from ledger_db.close.driver import count_rows
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -166,23 +167,40 @@ def assert_reads_by_index(nodes: list[Node], table: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def collecting(grown: Books, opened: Run) -> list[Node]:
-    """The plan of collecting the last day; after it, the day is collected."""
-    nodes = plan_of(grown.ledger, lambda c: collect_activity(c, opened.run_id), "written_activity")
+def planning(grown: Books, opened: Run) -> list[list[Node]]:
+    """The plans of planning the last day: of its older keys, and of its new ones. After it, the day is planned."""
+
+    def plan(connection: Connection) -> object:
+        return plan_pieces(connection, opened.run_id, piece_size=10 * PER_DAY)
+
+    nodes = [plan_of(grown.ledger, plan, marker) for marker in ("straggler", "numbered AS")]
     with grown.engine.begin() as connection:
-        collect_activity(connection, opened.run_id)
+        plan(connection)
     return nodes
 
 
-def test_collecting_activity_reads_the_day_and_what_is_late_not_the_history(collecting: list[Node]) -> None:
-    nodes = collecting
-    assert_reads_by_index(nodes, "transactions")
-    read = touched(scans(nodes, "transactions"))
-    # each side of the day's rows once; what was recorded since (the day and the late rows) once a side
-    assert 2 * PER_DAY <= read <= 2 * (2 * PER_DAY + 2 * 20), read
+@pytest.fixture(scope="module")
+def counting(grown: Books, opened: Run, planning: list[list[Node]]) -> list[Node]:
+    """The plan of counting the last day, which is one piece; after it, the day is counted."""
+    del planning
+    nodes = plan_of(grown.ledger, lambda c: count_piece(c, opened.run_id, 1), "written_activity")
+    count_rows(grown.engine, opened.run_id)
+    return nodes
 
 
-def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, collecting: list[Node]) -> None:
+def test_planning_pieces_reads_the_day_not_the_history(planning: list[list[Node]]) -> None:
+    for nodes in planning:
+        assert_reads_by_index(nodes, "transactions")
+        assert touched(scans(nodes, "transactions")) <= 2 * PER_DAY + 20
+
+
+def test_counting_looks_at_each_row_of_the_day_once_and_at_no_other(counting: list[Node]) -> None:
+    assert_reads_by_index(counting, "transactions")
+    read = touched(scans(counting, "transactions"))
+    assert PER_DAY <= read <= PER_DAY + 2 * 20, read
+
+
+def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, counting: list[Node]) -> None:
     size = 200
     with grown.engine.begin() as connection:
         ranges = plan_key_ranges(connection, opened.run_id, batch_size=size)
@@ -196,7 +214,7 @@ def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opene
 
     for keys in (ranges[0], ranges[4], ranges[-1]):
         nodes = plan_of(grown.ledger, write_snapshot_batch_of(keys), "INSERT INTO ledger_eod.balance_snapshots")
-        for table in ("balances", "activity", "balance_snapshots"):
+        for table in ("captured_balances", "activity", "balance_snapshots"):
             read = [node for node in scans(nodes, table) if node["Node Type"] != "ModifyTable"]
             assert {node["Node Type"] for node in read} <= {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, read
             # activity: a balance has one row a date it moved on, late ones included
@@ -222,21 +240,22 @@ def test_a_balance_at_an_instant_reads_that_balance_since_its_anchor(
 
 
 @pytest.mark.parametrize("generic", [False, True])
-def test_the_day_of_a_balance_comes_from_the_index_alone(grown: Books, opened: Run, generic: bool) -> None:
+def test_the_day_of_a_balance_comes_by_its_indexes(grown: Books, opened: Run, generic: bool) -> None:
     nodes = plan_of(
         grown.ledger, lambda c: balance_at(c, "bln_1000", instant("2026-03-02")),
         "AS inflight_debit_balance\nFROM parts", generic=generic,
     )  # fmt: skip
     kinds = {node["Index Name"]: node["Node Type"] for node in scans(nodes, "transactions")}
     for side in ("source", "destination"):
-        assert kinds[f"ix_transactions_{side}_effective_at"] == "Index Only Scan"
+        # not from the index alone: sets of keys are asked for the row's key, which the index lacks
+        assert kinds[f"ix_transactions_{side}_effective_at"] == "Index Scan"
         assert kinds[f"ix_transactions_{side}_recorded_xid"] == "Index Scan"  # its own, else it walks the balance
 
 
 def test_a_balance_from_source_reads_its_own_postings_only(grown: Books) -> None:
     nodes = plan_of(
         grown.ledger, lambda c: balance_at(c, "bln_1000", instant("2026-03-02"), from_source=True),
-        "AS inflight_debit_balance\nFROM postings",
+        "FROM known_postings",
     )  # fmt: skip
     assert_reads_by_index(nodes, "transactions")
     ((own,),) = grown.rows("SELECT count(*) FROM blnk.transactions WHERE 'bln_1000' IN (source, destination)")
@@ -252,11 +271,11 @@ def test_a_hot_balance_makes_no_batch_larger_than_its_share(books: Books) -> Non
             at="timestamp '2026-01-31 09:00'",
         )  # fmt: skip
     run = books.open_day("2026-01-31")
+    count_rows(books.engine, run.run_id)
     with books.engine.begin() as connection:
-        collected = collect_activity(connection, run.run_id)
         ensure_partition(connection, run.business_date)
         ranges = plan_key_ranges(connection, run.run_id, batch_size=500)
-    assert collected.activity_count <= QUIET + 1
+    assert books.rows("SELECT count(*) <= :most FROM ledger_eod.activity", most=QUIET + 1) == [(True,)]
     ((largest,),) = books.rows("SELECT max(posting_count) FROM ledger_eod.activity")
     assert largest == HOT_POSTINGS
     reads = []
@@ -267,7 +286,7 @@ def test_a_hot_balance_makes_no_batch_larger_than_its_share(books: Books) -> Non
 
         nodes = plan_of(books.ledger, write_snapshot_batch_, "INSERT INTO ledger_eod.balance_snapshots")
         assert scans(nodes, "transactions") == []
-        reads.append(sum(touched(scans(nodes, table)) for table in ("balances", "activity")))
+        reads.append(sum(touched(scans(nodes, table)) for table in ("captured_balances", "activity")))
     assert max(reads) <= 2 * 500
     assert len(reads) == 11
 

@@ -10,13 +10,9 @@ _WITH_POSTING: Final = f"INCLUDE ({', '.join(POSTING_COLUMNS)})"
 
 #: Index name → definition after ``ON blnk.transactions``.
 TRANSACTION_INDEXES: Final = {
-    "ix_transactions_effective_at": f"(({EFFECTIVE_AT}))",
     "ix_transactions_recorded_xid": "(recorded_xid) WHERE recorded_xid IS NOT NULL",
     "ix_transactions_source_effective_at": f"(source, ({EFFECTIVE_AT})) {_WITH_POSTING}",
     "ix_transactions_destination_effective_at": f"(destination, ({EFFECTIVE_AT})) {_WITH_POSTING}",
     "ix_transactions_source_recorded_xid": "(source, recorded_xid)",
     "ix_transactions_destination_recorded_xid": "(destination, recorded_xid)",
 }
-
-#: The indexes that are dropped with ``recorded_xid`` and created again when a restored copy renews that column.
-RECORDED_INDEXES: Final = tuple(name for name, columns in TRANSACTION_INDEXES.items() if "recorded_xid" in columns)

@@ -124,9 +124,7 @@ transactions = Table(
         "parent_transaction",
         postgresql_where=text("parent_transaction IS NOT NULL"),
     ),
-    # Ours. collect_activity.sql: what became effective since the base run
-    Index("ix_transactions_effective_at", text(EFFECTIVE_AT)),
-    # Ours. collect_activity.sql: what was recorded since the base run
+    # Ours. older_keys.sql: what was recorded since the base run, to find stragglers among it
     Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text("recorded_xid IS NOT NULL")),
     # Ours. balance_at.sql: one balance's postings between two instants, from the index alone
     Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT), postgresql_include=POSTING_COLUMNS),

@@ -1,9 +1,12 @@
-"""Runs: a cut, the activity that it has and its base has not, a snapshot of every balance, certified totals.
+"""Runs: a cut, the rows that it counts by their keys, a snapshot of every balance, certified totals.
 
-Owns: ``ledger_eod.runs``, ``activity``, ``balance_snapshots``, ``run_totals``, ``run_exceptions``, ``row_checksums``.
+Owns: ``ledger_eod.runs``, ``run_pieces``, ``run_keys``, ``activity``, ``balance_snapshots``, ``run_totals``,
+``run_exceptions``, ``row_digests``, ``row_checksums``, ``captured_balances``, ``clusters``, ``cluster_keys``,
+``chain_differences``.
 Reads: ``blnk.transactions`` through the posting rules, ``blnk.balances``. Locks and writes no ledger row.
-Invariants: what belongs to a run is a function of its cut and each row, so work that is split, repeated or moved finds
-the same rows; one chain of closes without gaps; at most one snapshot per balance, date and kind; what is certified is
-complete, agrees with base and activity, and is zero per currency but for itemised exceptions, and never changes.
-Entry points: ``driver.close_day``, ``opening.open_close``, ``runs``, ``cut``.
+Invariants: each row is counted once in a chain, by its key, whatever is done to it later; its cut makes work that is
+split, repeated or moved find the same rows; one chain of closes without gaps; at most one snapshot per balance, date
+and kind; what is certified is complete, agrees with base and activity, is zero per currency but for itemised
+exceptions, and never changes.
+Entry points: ``driver.close_day``, ``opening.open_close``, ``counting``, ``runs``, ``cut``.
 """

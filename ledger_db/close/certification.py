@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from ledger_db.close import tables
+from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.runs import Run, find_run, lock_open_run
 from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
@@ -19,9 +20,9 @@ from ledger_db.server.connections import require_durable_commit, without_time_li
 def certify_run(connection: Connection, run_id: int) -> Run:
     """Prove a run and freeze it; a certified one is returned as it is.
 
-    Proved is: every balance has its row; per currency the rows add up to the base's totals plus the activity; credits
-    equal debits, posted and inflight, but for itemised exceptions. Then totals, count and checksum are stored, and the
-    commit waits for the disk, and with it for every batch.
+    Proved is: each key is counted once; every balance has its row; per currency the rows add up to the base's totals
+    plus the activity; credits equal debits, posted and inflight, but for itemised exceptions. Then totals, count and
+    checksum are stored, and the commit waits for the disk, and with it for every piece and batch.
 
     Raises:
         NotCertified: the first thing that does not prove, with expected, found and difference. The run stays open; the
@@ -37,6 +38,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     without_time_limit(connection)
     require_durable_commit(connection)
     _prove_complete(connection, run)
+    _prove_keys(connection, run)
     partial = run.kind == "interim" and _shares_its_date(connection, run)
     found = _total_snapshots(connection, run)
     expected = _expected_totals(connection, run, partial=partial)
@@ -113,7 +115,17 @@ def _prove_complete(connection: Connection, run: Run) -> None:
             hint=Hint.run_again,
         )
     if run.collected_at is None:
-        raise NotCertified(f"{run.name}: its activity is not collected", hint=Hint.run_again)
+        raise NotCertified(f"{run.name}: its rows are not counted", hint=Hint.run_again)
+
+
+def _prove_keys(connection: Connection, run: Run) -> None:
+    """Each key that the run had to look at is in one set, and in no set of an earlier close of its chain."""
+    base = base_parameters(connection, base_of(connection, run))
+    for row in connection.execute(
+        statement(connection, "close.prove_keys"),
+        {"run_id": run.run_id, "max_transaction_key": run.max_transaction_key, **base},
+    ):
+        raise NotCertified(f"{run.name}: {row.fault}, the first in keys {row.keys}")
 
 
 def _shares_its_date(connection: Connection, run: Run) -> bool:

@@ -1,38 +1,28 @@
--- One run's raw rows by effective business date: their number, what they post and hold, and a checksum of them.
--- The rows are those in the run's cut and not in its base's cut, as for collect_activity.
--- closes_at, cut: the run's cut. base_closes_at, base_cut: its base's cut, '-infinity' and NULL without a base.
--- business_dates, opens_at: the calendar as two parallel ascending arrays. An instant before the first belongs to it.
--- posted_amount, held_amount: minor units, unsigned for postings and holds, negative for what leaves a hold.
+-- The rows of a close from before rows were counted by their keys, by effective business date: their number, what they
+-- post and hold, and a checksum of them. The rows are those of the keys that it counted, but for statuses that never
+-- count. run_id: the run. posted_amount, held_amount: minor units, unsigned for postings and holds, negative for what
+-- leaves one.
 -- checksum: the sum of 128 bits of each row's SHA-256, as two halves, so that order and grouping do not matter.
--- It leaves out what may change later: metadata, hash chain and recorded_xid.
--- Read-only. Cost: what became effective or was recorded since the base, two index range scans.
+-- Read-only. Cost: these rows, by primary key.
 WITH
 -- include postings.postings
 ,
 
-in_cut AS MATERIALIZED (
--- include since_base(
---     relation: provable_transactions
---     columns: transaction_key, effective_at, posted, held
---     condition: effective_at < CAST(:closes_at AS timestamptz)
---     base: base
--- )
-),
-
 digested AS (
     SELECT
-        in_cut.posted,
-        in_cut.held,
-        (CAST(:business_dates AS date[]))[
-            GREATEST(width_bucket(in_cut.effective_at, CAST(:opens_at AS timestamptz[])), 1)
-        ] AS effective_date,
+        counted.effective_date,
+        provable.posted,
+        provable.held,
         encode(sha256(convert_to(CAST(jsonb_build_array(
             t.id, t.transaction_id, t.source, t.destination, t.reference, trim_scale(t.amount),
             trim_scale(t.precise_amount), t.precision, t.currency, t.status,
             EXTRACT(EPOCH FROM t.created_at), EXTRACT(EPOCH FROM t.effective_date), t.parent_transaction
         ) AS text), 'UTF8')), 'hex') AS digest
-    FROM in_cut
-    INNER JOIN blnk.transactions AS t ON t.id = in_cut.transaction_key
+    FROM ledger_eod.run_keys AS counted
+    CROSS JOIN LATERAL unnest(counted.keys) AS span
+    INNER JOIN blnk.transactions AS t ON t.id >= lower(span) AND t.id < upper(span)
+    INNER JOIN provable_transactions AS provable ON provable.transaction_key = t.id
+    WHERE counted.run_id = CAST(:run_id AS bigint) AND counted.key_set = 'counted'
 )
 
 SELECT

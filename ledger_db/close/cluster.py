@@ -1,46 +1,106 @@
-"""Restored copies: transaction ids start over in another cluster; what they meant in the old one is forgotten."""
+"""Clusters: transaction ids mean something in one cluster only, so a restored copy begins with the keys that it has.
+
+The first run or verification in a cluster stores a cut and the keys that exist. Those are visible in every later cut of
+the cluster; other rows are judged by their ids. Nothing of the ledger is altered for it, and nobody waits.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, func, select, text
+from sqlalchemy import Connection, Row, Text, cast, func, or_, select
 
-from ledger_db.books.indexes import RECORDED_INDEXES, TRANSACTION_INDEXES
 from ledger_db.books.tables import transactions
-from ledger_db.server.connections import without_time_limit
+from ledger_db.close import tables
+from ledger_db.errors import ForeignRecords
+from ledger_db.postings.rules import statement
+from ledger_db.server.catalogue import has_subscription, system_identifier
+from ledger_db.server.connections import require_durable_commit, without_time_limit
+from ledger_db.server.holds import take_turns
+
+
+def serialise_opening(connection: Connection) -> None:
+    """Wait until no other transaction opens a run; the turn ends with this transaction."""
+    require_durable_commit(connection)
+    take_turns(connection, "open run")
+
+
+def ensure_cluster(connection: Connection) -> int:
+    """The row of ``clusters`` for this cluster; stores its first cut and the keys that exist, unless it is known.
+
+    Reads the ledger, locks none of it.
+    """
+    known = find_cluster(connection)
+    if known is not None:
+        return known
+    serialise_opening(connection)
+    known = find_cluster(connection)
+    if known is None:
+        _register_cluster(connection)
+        known = find_cluster(connection)
+    assert known is not None  # noqa: S101 - just written
+    return known
+
+
+def _register_cluster(connection: Connection) -> None:
+    without_time_limit(connection)
+    connection.execute(
+        statement(connection, "close.register_cluster"), {"system_identifier": system_identifier(connection)}
+    )
+
+
+def find_cluster(connection: Connection) -> int | None:
+    """The newest row of ``clusters`` when it is this cluster; None: the ledger came here since, or has no run yet."""
+    clusters = tables.clusters
+    newest = connection.execute(
+        select(clusters.c.cluster_id, clusters.c.system_identifier).order_by(clusters.c.cluster_id.desc()).limit(1)
+    ).one_or_none()
+    if newest is None or newest.system_identifier != system_identifier(connection):
+        return None
+    return int(newest.cluster_id)
+
+
+def require_own_records(connection: Connection) -> None:
+    """Refuse a ledger whose rows come from elsewhere while closes go on: their ids say nothing about when they came.
+
+    Raises:
+        ForeignRecords: the table is filled by a subscription, or rows have ids that this cluster has not given.
+    """
+    if has_subscription(connection, "blnk.transactions"):
+        raise ForeignRecords(
+            "blnk.transactions is filled by a subscription: its rows carry the publisher's transaction ids, and no cut "
+            "can tell when they came. Close on the publisher, or on a streaming standby's primary"
+        )
+    foreign = first_foreign_record(connection)
+    if foreign is not None:
+        raise ForeignRecords(
+            f"transaction {foreign.transaction_id} says it was recorded by database transaction "
+            f"{foreign.recorded_xid}, which this cluster has not reached: rows were copied here with that column. "
+            f"Set recorded_xid of blnk.transactions to its default where it is not below {foreign.next_xid}"
+        )
 
 
 def first_foreign_record(connection: Connection) -> Row[Any] | None:
-    """A transaction recorded by a database transaction that this cluster has not reached; None in a sound ledger.
+    """A transaction with an id that this cluster has not given and that it did not begin with; None in a sound ledger.
 
     Has ``transaction_id``, ``recorded_xid`` and ``next_xid``, the first id that is not given out yet. One index probe:
     what is visible here was recorded earlier, so a later number comes from elsewhere.
     """
     next_xid = func.pg_snapshot_xmax(func.pg_current_snapshot())
+    clusters = tables.clusters
+    began_with = (
+        select(clusters.c.max_recorded_xid).where(clusters.c.cluster_id == find_cluster(connection)).scalar_subquery()
+    )
     return connection.execute(
         select(
             transactions.c.transaction_id,
             cast(transactions.c.recorded_xid, Text).label("recorded_xid"),
             cast(next_xid, Text).label("next_xid"),
         )
-        .where(transactions.c.recorded_xid >= next_xid)
+        .where(
+            transactions.c.recorded_xid >= next_xid,
+            or_(began_with.is_(None), transactions.c.recorded_xid > began_with),
+        )
         .order_by(transactions.c.recorded_xid)
         .limit(1)
     ).one_or_none()
-
-
-def forget_recorded(connection: Connection) -> None:
-    """Mark every transaction as recorded before installation.
-
-    The column is dropped and added again, which rewrites no row. Takes an exclusive lock on ``blnk.transactions`` for
-    as long as five indexes over it take to build; writers wait. The next run has no base and proves from the first
-    posting on.
-    """
-    without_time_limit(connection)
-    connection.execute(text("LOCK TABLE blnk.transactions IN ACCESS EXCLUSIVE MODE"))
-    connection.execute(text("ALTER TABLE blnk.transactions DROP COLUMN recorded_xid"))
-    connection.execute(text("ALTER TABLE blnk.transactions ADD COLUMN recorded_xid xid8"))
-    connection.execute(text("ALTER TABLE blnk.transactions ALTER COLUMN recorded_xid SET DEFAULT pg_current_xact_id()"))
-    for name in RECORDED_INDEXES:
-        connection.execute(text(f"CREATE INDEX {name} ON blnk.transactions {TRANSACTION_INDEXES[name]}"))

@@ -1,81 +1,54 @@
-"""The cut: which rows exist for a run, and on which business dates they fall.
+"""The cut: which rows exist for a run; and the base: which of them its chain has counted.
 
-A cut is a ``pg_snapshot``. Statements ask for it through ``in_cut.sql``, ``after_cut.sql`` and ``since_base.sql`` only;
-this module gives them their parameters.
+A cut is a ``pg_snapshot`` of one cluster. Statements ask for it through ``in_cut.sql`` and ``after_cut.sql``, and for
+what a chain has counted through ``is_counted.sql``, ``older_keys.sql`` and ``not_counted.sql`` only; this module gives
+them their parameters. What an older run knew is read from its sets of keys, never from its cut.
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
-from typing import Any
-from zoneinfo import ZoneInfo
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
 from ledger_db.close import tables
+from ledger_db.close.cluster import find_cluster
 from ledger_db.close.runs import Run, find_run
-from ledger_db.core.calendar import BusinessCalendar
 
-#: Late arrivals older than this many days before the first close are dated on the first day of that window.
-LATE_WINDOW_DAYS = 3650
-
-
-def boundaries_of(connection: Connection, run: Run) -> list[tuple[date, datetime]]:
-    """The business dates a run's activity may fall on, each with the instant it opens at, ascending.
-
-    Where a date was closed before, the boundaries stored then count, not what today's settings would make of them; no
-    later run changes the answer. A run without base has nothing to be late for: all of its activity is on its own date.
-    """
-    if run.base_run_id is None:
-        return [(run.business_date, run.opens_at)]
-    runs = tables.runs
-    closes = connection.execute(
-        select(runs.c.business_date, runs.c.opens_at, runs.c.closes_at).where(
-            runs.c.kind == "close",
-            runs.c.status == "certified",
-            runs.c.genesis_run_id == run.genesis_run_id,
-            runs.c.run_id < run.run_id,
-        )
-    ).all()
-    stored = {row.business_date: row.opens_at for row in closes}
-    stored |= {row.business_date + timedelta(days=1): row.closes_at for row in closes}
-    first = min(stored) - timedelta(days=LATE_WINDOW_DAYS)
-    calendar = BusinessCalendar(zone=ZoneInfo(run.time_zone), cut_off=run.cut_off)
-    # on beyond the base: an interim run of a date that is closed has activity after that close, which is not late
-    last = max(run.business_date, find_run(connection, run.base_run_id).business_date + timedelta(days=1))
-    return _between_stored(calendar.boundaries(first, last), stored)
+#: Below every key: the highest key of a cut without rows, and of no base.
+BELOW_EVERY_KEY: Final = -(2**63)
 
 
-def _between_stored(computed: list[tuple[date, datetime]], stored: dict[date, datetime]) -> list[tuple[date, datetime]]:
-    """Boundaries in order: after a change of zone or cut-off a computed one may lie beyond a stored neighbour."""
-    rising: list[tuple[date, datetime]] = []
-    for day, opens_at in computed:
-        floor = rising[-1][1] if rising else opens_at
-        rising.append((day, stored.get(day, max(opens_at, floor))))
-    ordered = rising[-1:]
-    for day, opens_at in reversed(rising[:-1]):
-        ordered.append((day, min(opens_at, ordered[-1][1])))
-    return ordered[::-1]
+def cut_parameters(connection: Connection, cut: str) -> dict[str, Any]:
+    """A cut of this cluster as the statements take it."""
+    return {"cut": cut, "cluster_id": find_cluster(connection)}
 
 
-def cut_parameters(connection: Connection, run: Run) -> dict[str, Any]:
-    """A run's cut, its base's, and its calendar, as the statements over its raw rows take them."""
-    base = None if run.base_run_id is None else find_run(connection, run.base_run_id)
-    boundaries = boundaries_of(connection, run)
-    return {
-        "closes_at": run.closes_at,
-        "cut": run.cut,
-        "base_closes_at": "-infinity" if base is None else base.closes_at,
-        "base_cut": None if base is None else base.cut,
-        "business_dates": [day for day, _ in boundaries],
-        "opens_at": [opens_at for _, opens_at in boundaries],
-    }
+def base_parameters(connection: Connection, base: Run | None, prefix: str = "base") -> dict[str, Any]:
+    """A base close as the statements take it; without one, its chain has counted nothing."""
+    if base is None:
+        values: dict[str, Any] = {
+            "run_id": None, "genesis_run_id": None, "business_date": None, "closes_at": "-infinity",
+            "max_transaction_key": BELOW_EVERY_KEY, "seen": None, "is_foreign": False,
+        }  # fmt: skip
+    else:
+        cluster_id = find_cluster(connection)
+        is_foreign = base.cluster_id != cluster_id
+        values = {
+            "run_id": base.run_id, "genesis_run_id": base.genesis_run_id, "business_date": base.business_date,
+            "closes_at": base.closes_at, "max_transaction_key": base.max_transaction_key,
+            "seen": _first_cut(connection, cluster_id) if is_foreign else base.cut, "is_foreign": is_foreign,
+        }  # fmt: skip
+    return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def cut_of(connection: Connection, run_id: int | None, prefix: str) -> dict[str, Any]:
-    """A close's cut as the statements take it; without one, nothing is in it."""
-    run = None if run_id is None else find_run(connection, run_id)
-    return {
-        f"{prefix}_closes_at": "-infinity" if run is None else run.closes_at,
-        f"{prefix}_cut": None if run is None else run.cut,
-    }
+def base_of(connection: Connection, run: Run) -> Run | None:
+    """A run's base close."""
+    return None if run.base_run_id is None else find_run(connection, run.base_run_id)
+
+
+def _first_cut(connection: Connection, cluster_id: int | None) -> str | None:
+    """The cut with which the ledger came into a cluster; None: no run or verification has seen it here yet."""
+    clusters = tables.clusters
+    cut: str | None = connection.scalar(select(clusters.c.cut).where(clusters.c.cluster_id == cluster_id))
+    return cut

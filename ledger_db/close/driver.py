@@ -12,8 +12,8 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run, refuse_certification
+from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import PLAN_ROUNDS, ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -21,8 +21,8 @@ from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import NotCertified, RunAtWork
 from ledger_db.settings import get_settings
 
-#: Called after each step is committed, with its name and a number: of "opened" the run's id, of "written" the range's
-#: first key, of the others none.
+#: Called after each step is committed, with its name and a number: of "opened" the run's id, of "counted" the piece, of
+#: "written" the range's first key, of the others none.
 Report = Callable[[str, int | None], None]
 
 
@@ -84,7 +84,7 @@ def complete_run(engine: Engine, run_id: int, *, batch_size: int | None = None, 
 
 
 def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, report: Report = SILENT) -> CloseResult:
-    """Do what is left of a run: activity, partition, snapshots, certification. The caller should hold the run.
+    """Do what is left of a run: count its rows, write its snapshots, certify it. The caller should hold the run.
 
     Without a hold two callers do work twice, and still write each row once.
 
@@ -96,13 +96,27 @@ def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, re
     if run.certified:
         report("certified already", None)
         return CloseResult(run, 0)
-    with engine.begin() as connection:
-        collect_activity(connection, run_id)
-    report("collected", None)
+    if run.collected_at is None:
+        count_rows(engine, run_id, report=report)
     written = _write_all(engine, run, batch_size or get_settings().batch_size, report)
     certified = _certify(engine, run_id)
     report("certified", None)
     return CloseResult(certified, written)
+
+
+def count_rows(engine: Engine, run_id: int, *, piece_size: int | None = None, report: Report = SILENT) -> None:
+    """Count what is left of a run's rows, piece by piece, then release the holds that can be."""
+    piece_size = piece_size or get_settings().piece_size
+    for plan in (plan_pieces, plan_hold_pieces):
+        with engine.begin() as connection:
+            pieces = plan(connection, run_id, piece_size=piece_size)
+        for piece in pieces:
+            with engine.begin() as connection:
+                count_piece(connection, run_id, piece.piece)
+            report("counted", piece.piece)
+    with engine.begin() as connection:
+        finish_counting(connection, run_id)
+    report("collected", None)
 
 
 def _write_all(engine: Engine, run: Run, batch_size: int, report: Report) -> int:

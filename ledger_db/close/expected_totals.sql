@@ -3,7 +3,7 @@
 -- partial: the run holds only balances that had no snapshot of that date and kind yet, so that only those are summed.
 -- itemised_difference, itemised_inflight_difference: credit minus debit that exceptions of this run and of its bases
 -- explain. Read-only. Cost: the run's activity; for a partial run also its snapshots.
-WITH captured AS (
+WITH written AS (
     SELECT snapshots.balance_key
     FROM ledger_eod.balance_snapshots AS snapshots
     WHERE CAST(:partial AS boolean)
@@ -25,22 +25,22 @@ parts AS (
     WHERE run_id = CAST(:base_run_id AS bigint) AND NOT CAST(:partial AS boolean)
     UNION ALL
     SELECT
-        balances.currency,
+        captured.currency,
         base.credit_balance,
         base.debit_balance,
         base.inflight_credit_balance,
         base.inflight_debit_balance,
         0 AS itemised_difference,
         0 AS itemised_inflight_difference
-    FROM captured
+    FROM written
     INNER JOIN ledger_eod.balance_snapshots AS base
         ON base.business_date = CAST(:base_date AS date)
             AND base.kind = 'close'
-            AND base.balance_key = captured.balance_key
-    INNER JOIN blnk.balances ON balances.id = captured.balance_key
+            AND base.balance_key = written.balance_key
+    INNER JOIN ledger_eod.captured_balances AS captured ON captured.balance_key = written.balance_key
     UNION ALL
     SELECT
-        balances.currency,
+        captured.currency,
         activity.credit_balance,
         activity.debit_balance,
         activity.inflight_credit_balance,
@@ -48,9 +48,9 @@ parts AS (
         0 AS itemised_difference,
         0 AS itemised_inflight_difference
     FROM ledger_eod.activity
-    INNER JOIN blnk.balances ON balances.id = activity.balance_key
+    INNER JOIN ledger_eod.captured_balances AS captured ON captured.balance_key = activity.balance_key
     WHERE activity.run_id = CAST(:run_id AS bigint)
-        AND (NOT CAST(:partial AS boolean) OR activity.balance_key IN (SELECT captured.balance_key FROM captured))
+        AND (NOT CAST(:partial AS boolean) OR activity.balance_key IN (SELECT written.balance_key FROM written))
     UNION ALL
     SELECT
         currency,

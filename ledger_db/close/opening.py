@@ -10,9 +10,11 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, select, update
 
-from ledger_db.books.tables import balances
+from ledger_db.books.tables import balances, transactions
 from ledger_db.close import tables
-from ledger_db.close.cluster import first_foreign_record, forget_recorded
+from ledger_db.close.captured import capture_balances
+from ledger_db.close.cluster import ensure_cluster, require_own_records, serialise_opening
+from ledger_db.close.cut import BELOW_EVERY_KEY
 from ledger_db.close.runs import (
     Kind,
     Run,
@@ -23,10 +25,8 @@ from ledger_db.close.runs import (
     select_runs,
 )
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import ForeignRecords, Hint, OutOfOrder, PeriodNotEnded
+from ledger_db.errors import ChainDiffers, Hint, OutOfOrder, PeriodNotEnded
 from ledger_db.server.catalogue import system_identifier
-from ledger_db.server.connections import require_durable_commit
-from ledger_db.server.holds import take_turns
 
 ONE_DAY = timedelta(days=1)
 
@@ -69,19 +69,20 @@ def dates_to_close(
 def open_close(connection: Connection, *, business_date: date, calendar: BusinessCalendar, now: datetime) -> Run:
     """Open the close of one business date and take its cut, or return the one that is open or certified already.
 
-    Reads and writes ``runs`` only; opening is serialised by an advisory lock, so two callers get the same run.
+    Opening is serialised by an advisory lock, so two callers get the same run. Locks no ledger row.
 
     Raises:
         PeriodNotEnded: the date has not ended at ``now``.
         OutOfOrder: another date's close is still open, or the date does not follow the newest certified one.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
+        ChainDiffers: the newest close is not the sum of the rows that its chain counted.
     """
-    _serialise_opening(connection)
+    serialise_opening(connection)
     existing = _unabandoned_close(connection, business_date)
     if existing is not None and existing.certified:
         return existing
-    if _restart_when_restored(connection):
-        existing = None
+    cluster_id = _come_into_cluster(connection)
+    existing = _unabandoned_close(connection, business_date)
     if existing is not None:
         return existing
     closes_at = calendar.closes_at(business_date)
@@ -90,9 +91,10 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
             f"{business_date} has not ended: it closes at {closes_at.isoformat()}", hint=Hint.take_interim
         )
     _require_in_order(connection, business_date, closes_at)
+    _require_whole_chain(connection)
     return _insert_run(
         connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
-        caught_up=business_date < calendar.last_ended(now),
+        caught_up=business_date < calendar.last_ended(now), cluster_id=cluster_id,
     )  # fmt: skip
 
 
@@ -120,6 +122,25 @@ def _require_in_order(connection: Connection, business_date: date, closes_at: da
         )
 
 
+def _require_whole_chain(connection: Connection) -> None:
+    """Refuse to go on from closes that the upgrade to counting by keys could not explain."""
+    newest = newest_certified_close(connection)
+    if newest is None:
+        return
+    differences = tables.chain_differences
+    count, first_key = connection.execute(
+        select(func.count(), func.min(differences.c.balance_key)).where(
+            differences.c.genesis_run_id == newest.genesis_run_id
+        )
+    ).one()
+    if count:
+        raise ChainDiffers(
+            f"the close of {newest.business_date} is not the sum of the rows that its chain counted: {count} balances "
+            f"differ, the first with key {first_key} (ledger_eod.chain_differences lists them). A transaction was "
+            "moved over the end of a closed date, or removed, before rows were counted by their keys"
+        )
+
+
 def open_interim(
     connection: Connection, *, calendar: BusinessCalendar, now: datetime, business_date: date | None = None
 ) -> Run | None:
@@ -134,8 +155,8 @@ def open_interim(
     business_date = business_date or calendar.business_date_of(now)
     if calendar.opens_at(business_date) > now:
         raise PeriodNotEnded(f"{business_date} has not begun: it opens at {calendar.opens_at(business_date)}")
-    _serialise_opening(connection)
-    _restart_when_restored(connection)
+    serialise_opening(connection)
+    cluster_id = _come_into_cluster(connection)
     runs = tables.runs
     query = select_runs().where(
         runs.c.kind == "interim", runs.c.status == "open", runs.c.business_date == business_date
@@ -147,19 +168,21 @@ def open_interim(
         return None
     return _insert_run(
         connection, business_date=business_date, kind="interim", calendar=calendar,
-        closes_at=min(calendar.closes_at(business_date), now), caught_up=False,
+        closes_at=min(calendar.closes_at(business_date), now), caught_up=False, cluster_id=cluster_id,
     )  # fmt: skip
 
 
 def _lacks_interim_snapshots(connection: Connection, business_date: date) -> bool:
-    """Whether any balance has no interim snapshot of a date."""
-    snapshots = tables.balance_snapshots
+    """Whether any balance has no interim snapshot of a date; one made again under an id has that of the first."""
+    snapshots, captured = tables.balance_snapshots, tables.captured_balances
     taken = exists().where(
         snapshots.c.business_date == business_date,
         snapshots.c.kind == "interim",
         snapshots.c.balance_key == balances.c.id,
     )
-    return bool(connection.scalar(select(exists(select(literal(1)).select_from(balances).where(~taken)))))
+    made_again = exists().where(captured.c.balance_id == balances.c.balance_id, captured.c.balance_key != balances.c.id)
+    lacking = select(literal(1)).select_from(balances).where(~taken, ~made_again)
+    return bool(connection.scalar(select(exists(lacking))))
 
 
 def abandon_run(connection: Connection, run_id: int) -> Run:
@@ -175,11 +198,6 @@ def abandon_run(connection: Connection, run_id: int) -> Run:
     return find_run(connection, run_id)
 
 
-def _serialise_opening(connection: Connection) -> None:
-    require_durable_commit(connection)
-    take_turns(connection, "open run")
-
-
 def _unabandoned_close(connection: Connection, business_date: date) -> Run | None:
     runs = tables.runs
     query = select_runs().where(
@@ -188,32 +206,26 @@ def _unabandoned_close(connection: Connection, business_date: date) -> Run | Non
     return first_run(connection, query)
 
 
-def _restart_when_restored(connection: Connection) -> bool:
-    """Notice transaction ids of another cluster, where they start over, and forget them; whether that was needed.
+def _come_into_cluster(connection: Connection) -> int:
+    """The cluster that this ledger is in. Open runs of another one are abandoned: their cuts mean nothing here.
 
-    Open runs are abandoned then: their cuts belong to the other cluster.
+    Raises:
+        ForeignRecords: rows came from another cluster since this one was first seen.
     """
+    cluster_id = ensure_cluster(connection)
+    require_own_records(connection)
     runs = tables.runs
-    newest = first_run(connection, select_runs().order_by(runs.c.run_id.desc()))
-    if newest is None or newest.system_identifier == system_identifier(connection):
-        foreign = first_foreign_record(connection)
-        if foreign is None:
-            return False
-        if newest is not None:
-            raise ForeignRecords(
-                f"transaction {foreign.transaction_id} says it was recorded by database transaction "
-                f"{foreign.recorded_xid}, which this cluster has not reached: rows were copied here with that column. "
-                "Set recorded_xid of blnk.transactions to its default where it is not below "
-                f"{foreign.next_xid}; the rows are late arrivals then"
-            )
-    forget_recorded(connection)
-    for run_id in connection.scalars(select(runs.c.run_id).where(runs.c.status == "open")).all():
+    left = select(runs.c.run_id).where(runs.c.status == "open", runs.c.cluster_id != cluster_id)
+    for run_id in connection.scalars(left).all():
         abandon_run(connection, run_id)
-    return True
+    return cluster_id
 
 
 def _remove_rows(connection: Connection, run: Run) -> None:
-    for table in (tables.run_exceptions, tables.row_checksums, tables.activity):
+    for table in (
+        tables.run_exceptions, tables.row_digests, tables.row_checksums, tables.activity, tables.run_keys,
+        tables.run_pieces,
+    ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run.run_id))
     snapshots = tables.balance_snapshots
     connection.execute(
@@ -235,12 +247,13 @@ def _insert_run(
     calendar: BusinessCalendar,
     closes_at: datetime,
     caught_up: bool,
+    cluster_id: int,
 ) -> Run:
-    """Store a run with the cut of this moment: what is committed now, and nothing later, is in it."""
+    """Store a run with the cut of this moment: what is committed now, and nothing later, is in it.
+
+    The balances that it answers for are captured after the cut, so that every row in it has its balances.
+    """
     base = newest_certified_close(connection, not_after=closes_at)
-    identifier = system_identifier(connection)
-    if base is not None and base.system_identifier != identifier:
-        base = None  # its cut says nothing about this cluster's transaction ids: prove again from the first posting
     next_id = select(func.nextval(func.pg_get_serial_sequence("ledger_eod.runs", "run_id")))
     run_id = int(connection.execute(next_id).scalar_one())
     connection.execute(
@@ -253,14 +266,19 @@ def _insert_run(
             opens_at=_opens_at(base, business_date, calendar, closes_at),
             closes_at=closes_at,
             cut=func.pg_current_snapshot(),
-            system_identifier=identifier,
+            system_identifier=system_identifier(connection),
+            cluster_id=cluster_id,
             base_run_id=None if base is None else base.run_id,
             genesis_run_id=run_id if base is None else base.genesis_run_id,
             # in the statement that takes the cut, so that both are of one instant
-            max_balance_key=select(func.coalesce(func.max(balances.c.id), 0)).scalar_subquery(),
+            max_transaction_key=func.greatest(
+                BELOW_EVERY_KEY if base is None else base.max_transaction_key,
+                select(func.max(transactions.c.id)).scalar_subquery(),
+            ),
             caught_up=caught_up,
         )
     )
+    capture_balances(connection, run_id)
     return find_run(connection, run_id)
 
 

@@ -1,16 +1,16 @@
 -- Key ranges of at most batch_size balances each, of the balances that lack a snapshot of this date and kind.
--- business_date, kind: whose snapshots. max_balance_key: balances created later belong to the next run.
+-- business_date, kind: whose snapshots. run_id: balances captured by later runs belong to those.
 -- batch_size: balances in a range. Returns first_key, last_key and balance_count in ascending order, without overlap.
 -- Read-only. Cost: one pass over two primary keys.
 WITH missing AS (
-    SELECT balances.id AS balance_key
-    FROM blnk.balances
-    WHERE balances.id <= CAST(:max_balance_key AS bigint)
+    SELECT captured.balance_key
+    FROM ledger_eod.captured_balances AS captured
+    WHERE captured.first_run_id <= CAST(:run_id AS bigint)
         AND NOT EXISTS (
             SELECT FROM ledger_eod.balance_snapshots AS snapshots
             WHERE snapshots.business_date = CAST(:business_date AS date)
                 AND snapshots.kind = CAST(:kind AS ledger_eod.run_kind)
-                AND snapshots.balance_key = balances.id
+                AND snapshots.balance_key = captured.balance_key
         )
 ),
 

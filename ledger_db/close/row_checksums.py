@@ -1,7 +1,6 @@
-"""Checksums over the raw rows of each close, by effective business date: they show later that a row was changed.
+"""Checksums over the raw rows of closes from before rows were counted by their keys, by effective business date.
 
-Stored with the activity, from the same rows. Computed again at any time, they differ on the dates on which a
-transaction was edited, deleted, or slipped in; on those dates the collected activity then names the balances.
+They add up hashes, which can be forged; closes since have digests instead (``row_digests``). They are only compared.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, exists, select
 
 from ledger_db.close import tables
-from ledger_db.close.cut import cut_parameters
 from ledger_db.close.runs import Run
 from ledger_db.postings.rules import statement
 
@@ -30,19 +28,9 @@ class RowChecksum:
 
 
 def checksum_rows(connection: Connection, run: Run) -> dict[date, RowChecksum]:
-    """A run's raw rows as they are now, by effective business date. Cost: those rows, by index."""
-    rows = connection.execute(statement(connection, "close.checksum_rows"), cut_parameters(connection, run))
+    """A run's raw rows as they are now, by effective business date. Cost: those rows, by primary key."""
+    rows = connection.execute(statement(connection, "close.checksum_rows"), {"run_id": run.run_id})
     return {row.effective_date: RowChecksum(*row) for row in rows}
-
-
-def store_checksums(connection: Connection, run: Run) -> None:
-    """Store a close's checksums; an open run's only."""
-    checksums = checksum_rows(connection, run)
-    if checksums:
-        connection.execute(
-            insert(tables.row_checksums),
-            [{"run_id": run.run_id} | vars(checksum) for checksum in checksums.values()],
-        )
 
 
 def stored_checksums(connection: Connection, run: Run) -> dict[date, RowChecksum]:
@@ -54,13 +42,15 @@ def stored_checksums(connection: Connection, run: Run) -> dict[date, RowChecksum
     return {row.effective_date: RowChecksum(*row) for row in rows}
 
 
-def closes_to_check(connection: Connection, system_identifier: str) -> list[int]:
-    """The certified closes whose cuts still mean something on this cluster, oldest first."""
-    runs = tables.runs
+def closes_to_check(connection: Connection) -> list[int]:
+    """The certified closes whose counted rows are known, oldest first: those with sets of keys, or without rows."""
+    runs, keys, activity = tables.runs, tables.run_keys, tables.activity
+    has_keys = exists().where(keys.c.run_id == runs.c.run_id, keys.c.key_set == "counted")
+    has_activity = exists().where(activity.c.run_id == runs.c.run_id)
     return list(
         connection.scalars(
             select(runs.c.run_id)
-            .where(runs.c.kind == "close", runs.c.status == "certified", runs.c.system_identifier == system_identifier)
+            .where(runs.c.kind == "close", runs.c.status == "certified", has_keys | ~has_activity)
             .order_by(runs.c.run_id)
         )
     )

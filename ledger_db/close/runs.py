@@ -35,11 +35,13 @@ class Run:
     closes_at: datetime
     cut: str
     system_identifier: str
+    cluster_id: int
     base_run_id: int | None
     genesis_run_id: int
-    max_balance_key: int
+    max_transaction_key: int
     caught_up: bool
     opened_at: datetime
+    planned_at: datetime | None
     collected_at: datetime | None
     certified_at: datetime | None
     snapshot_count: int | None
@@ -117,7 +119,7 @@ def newest_certified_close(
 ) -> Run | None:
     """The newest certified close of the current chain, or the newest that ends at or before an instant.
 
-    A chain starts anew when the database was restored as a copy; the current one is that of the newest close.
+    The current chain is that of the newest close.
     ``up_to_run_id``: as if later runs did not exist.
     """
     query = _newest_certified(not_after is not None, up_to_run_id is not None)

@@ -16,8 +16,8 @@ from ledger_db.server.catalogue import has_table
 from ledger_db.server.connections import set_local
 from ledger_db.server.holds import take_turns
 
-#: A balance made while the cut was taken may commit behind a plan; the next plan has it. After these rounds a run is
-#: not certified, and the next call completes it.
+#: What another process changes behind a plan is in the next one. After these rounds a run is not certified, and the
+#: next call completes it.
 PLAN_ROUNDS: Final = 3
 
 
@@ -29,7 +29,7 @@ def plan_key_ranges(connection: Connection, run_id: int, *, batch_size: int) -> 
         {
             "business_date": run.business_date,
             "kind": run.kind,
-            "max_balance_key": run.max_balance_key,
+            "run_id": run_id,
             "batch_size": batch_size,
         },
     )
@@ -67,16 +67,16 @@ def ensure_partition(connection: Connection, business_date: date) -> None:
 def write_snapshot_batch(connection: Connection, run_id: int, balances: KeyRange) -> int:
     """Write one run's snapshots for a range of balances: base snapshot plus activity. Returns how many are new.
 
-    Reads the run's collected activity, so the answer does not depend on when or where it is called; a second call
+    Reads the run's activity, so the answer does not depend on when or where it is called; a second call
     writes nothing. Locks no ledger row. The commit does not wait for the disk: certification's commit does, and what
     a crash loses before that is missing rows, which the next call writes.
 
     Raises:
-        RunNotOpen: the run is certified or abandoned, or its activity is not collected yet.
+        RunNotOpen: the run is certified or abandoned, or its rows are not counted yet.
     """
     run = lock_open_run(connection, run_id, shared=True)
     if run.collected_at is None:
-        raise RunNotOpen(f"{run.name} has no activity yet: collect it before its snapshots")
+        raise RunNotOpen(f"{run.name} has no activity yet: count its rows before its snapshots")
     set_local(connection, "synchronous_commit", "off")
     # All three inputs are range scans of a like size. Fresh activity is not in the statistics yet, and a nested loop
     # chosen for "one row" is the bad plan here.

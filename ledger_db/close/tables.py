@@ -1,4 +1,4 @@
-"""Runs with what each collected, wrote and proved."""
+"""Runs with the keys that each counted, and with what it wrote and proved."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -20,9 +21,10 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 
 from ledger_db.core.amounts import PART_COLUMNS
-from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, metadata, money_columns
+from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, Xid8, metadata, money_columns
 
 # This project's own ---------------------------------------------------------------------------------------------------
 
@@ -44,19 +46,25 @@ runs = Table(
     Column("closes_at", DateTime(timezone=True), nullable=False),
     Column("cut", PgSnapshot, nullable=False),
     Column("system_identifier", Text, nullable=False),
+    # The row of clusters whose transaction ids the cut is made of.
+    Column("cluster_id", BigInteger, ForeignKey("ledger_eod.clusters.cluster_id"), nullable=False),
     Column("base_run_id", BigInteger, ForeignKey("ledger_eod.runs.run_id")),
     # The run without base that this chain of runs starts from; activity adds up along one chain only.
     Column("genesis_run_id", BigInteger, nullable=False),
-    Column("max_balance_key", BigInteger, nullable=False),
+    # The highest transaction key that the cut sees, never lower than the base's.
+    Column("max_transaction_key", BigInteger, nullable=False),
     Column("caught_up", Boolean, nullable=False, server_default=text("false")),
     Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    Column("collected_at", DateTime(timezone=True)),
+    Column("planned_at", DateTime(timezone=True)),  # its pieces are planned
+    Column("collected_at", DateTime(timezone=True)),  # all of them are counted
     Column("certified_at", DateTime(timezone=True)),
     Column("snapshot_count", BigInteger),
     Column("checksum", String(64)),
     Column("refusal", Text),  # why it was not certified the last time it was tried
     # runs.newest_certified_close: closes by the instant they end at
     Index("ix_runs_closes_at", "kind", "status", "closes_at"),
+    # business_date.sql: the close of a chain whose interval holds an instant
+    Index("ix_runs_genesis_run_id", "genesis_run_id", "closes_at"),
     # one close per business date, one close at work at a time
     Index(
         "uq_runs_close_business_date",
@@ -73,6 +81,85 @@ runs = Table(
     schema=EOD_SCHEMA,
 )
 
+#: What a set of keys says of its rows.
+#: older: at or below the base's highest key, and looked at by this run. counted: counted by this run, for a business
+#: date; rows of statuses that never count are in it too. pending: known to this run and counted by no close up to it.
+#: settling: counted by this run, and they release a hold. released: this run released their hold. waiting: counted by
+#: a close up to this run, and their hold is not released.
+KEY_SETS = ("older", "counted", "pending", "settling", "released", "waiting")
+
+key_set = Enum(*KEY_SETS, name="key_set", schema=EOD_SCHEMA, metadata=metadata)
+
+run_keys = Table(
+    "run_keys",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_set", key_set, primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("effective_date", Date, primary_key=True),
+    # Keys are stored by blocks of 8,192: block = key >> 13, so that who counted a key is one look-up.
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("keys", INT8MULTIRANGE, nullable=False),
+    # older_keys.sql: the runs that have keys of a block in a set
+    Index("ix_run_keys_block", "block", "key_set", "run_id"),
+    schema=EOD_SCHEMA,
+)
+
+piece_work = Enum("older", "new", "holds", name="piece_work", schema=EOD_SCHEMA, metadata=metadata)
+
+run_pieces = Table(
+    "run_pieces",
+    metadata,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    # older: the run's older keys in the range. new: all keys in it. holds: its children whose holds may be released.
+    Column("work", piece_work, nullable=False),
+    Column("first_key", BigInteger, nullable=False),
+    Column("last_key", BigInteger, nullable=False),
+    Column("done_at", DateTime(timezone=True)),
+    Column("counted_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("settled_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("pending_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("gone_count", BigInteger, nullable=False, server_default=text("0")),
+    schema=EOD_SCHEMA,
+)
+
+#: One row for each time that this ledger came into a cluster: back in an earlier one, it is another row.
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("cluster_id", BigInteger, Identity(), primary_key=True),
+    Column("system_identifier", Text, nullable=False),
+    Column("cut", PgSnapshot, nullable=False),
+    Column("max_transaction_key", BigInteger, nullable=False),
+    # The highest recorded_xid of the rows that existed: higher than this cluster's own ids, if they came from another.
+    Column("max_recorded_xid", Xid8),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    schema=EOD_SCHEMA,
+)
+
+cluster_keys = Table(
+    "cluster_keys",
+    metadata,
+    Column("cluster_id", BigInteger, ForeignKey(clusters.c.cluster_id), primary_key=True, autoincrement=False),
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("keys", INT8MULTIRANGE, nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+captured_balances = Table(
+    "captured_balances",
+    metadata,
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_id", Text, nullable=False, unique=True),
+    Column("currency", Text, nullable=False),
+    # The first run that answers for it, and the run that found its row gone.
+    Column("first_run_id", BigInteger, nullable=False),
+    Column("gone_run_id", BigInteger),
+    schema=EOD_SCHEMA,
+)
+
 activity = Table(
     "activity",
     metadata,
@@ -80,6 +167,7 @@ activity = Table(
     Column("run_id", BigInteger, primary_key=True, autoincrement=False),
     Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
     Column("effective_date", Date, primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
     Column("is_late", Boolean, nullable=False),
     Column("posting_count", BigInteger, nullable=False),
     *money_columns(PART_COLUMNS),
@@ -92,8 +180,8 @@ activity = Table(
 balance_snapshots = Table(
     "balance_snapshots",
     metadata,
-    # No foreign keys: their checks take five times as long as the row and lock rows of the live ledger. Rows come from
-    # blnk.balances by INSERT … SELECT, balances are never deleted, and certification counts both sides.
+    # No foreign keys: their checks take five times as long as the row. Rows come from captured_balances by
+    # INSERT … SELECT, and certification counts both sides.
     Column("run_id", BigInteger, nullable=False),
     Column("balance_key", BigInteger, nullable=False),
     Column("last_transaction_key", BigInteger),
@@ -125,12 +213,28 @@ run_exceptions = Table(
     Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
     Column("transaction_key", BigInteger, primary_key=True, autoincrement=False),
     Column("currency", Text, primary_key=True),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
     Column("cause", Text, nullable=False),
     Column("difference", Money, nullable=False),
     Column("inflight_difference", Money, nullable=False),
     schema=EOD_SCHEMA,
 )
 
+row_digests = Table(
+    "row_digests",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("effective_date", Date, primary_key=True),
+    Column("transaction_count", BigInteger, nullable=False),
+    Column("posted_amount", Money, nullable=False),
+    Column("held_amount", Money, nullable=False),
+    Column("digest", String(64), nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+#: Of closes before rows were counted by their keys; ``row_digests`` has those of later ones.
 row_checksums = Table(
     "row_checksums",
     metadata,
@@ -141,5 +245,17 @@ row_checksums = Table(
     Column("posted_amount", Money, nullable=False),
     Column("held_amount", Money, nullable=False),
     Column("checksum", Text, nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+#: For closes that got their keys by migration 0007: the newest one's snapshots minus the sum of the rows that its chain
+#: is then said to have counted. While a chain has differences it is not continued.
+chain_differences = Table(
+    "chain_differences",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("genesis_run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    *money_columns(PART_COLUMNS),
     schema=EOD_SCHEMA,
 )

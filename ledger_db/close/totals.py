@@ -28,7 +28,10 @@ class RunTotals(WholeParts):
 
 @dataclass(frozen=True)
 class RunException:
-    """A transaction that does not cancel out within one currency, or whose amount cannot be counted."""
+    """A transaction that does not cancel out within one currency, or that cannot be counted yet, or that is gone.
+
+    The id of one that is gone is not known any more: ``transaction_id`` is then its key.
+    """
 
     transaction_id: str
     currency: str
@@ -57,13 +60,15 @@ def exceptions_of(connection: Connection, run_id: int, *, limit: int = 200) -> l
     has_no_difference = and_(itemised.c.difference == 0, itemised.c.inflight_difference == 0)
     rows = connection.execute(
         select(
-            transactions.c.transaction_id,
+            func.coalesce(transactions.c.transaction_id, func.concat("key ", itemised.c.transaction_key)).label(
+                "transaction_id"
+            ),
             itemised.c.currency,
             itemised.c.cause,
             itemised.c.difference,
             itemised.c.inflight_difference,
         )
-        .join_from(itemised, transactions, transactions.c.id == itemised.c.transaction_key)
+        .join_from(itemised, transactions, transactions.c.id == itemised.c.transaction_key, isouter=True)
         .where(itemised.c.run_id == run_id)
         .order_by(
             has_no_difference.desc(),

@@ -2,9 +2,10 @@
 -- run_id, business_date, kind: the run. base_date: its base run's business date, NULL without one.
 -- A second call writes nothing. Locks no ledger row. Cost: three range scans in key order.
 WITH eligible AS (
-    SELECT id AS balance_key
-    FROM blnk.balances
-    WHERE id BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
+    SELECT balance_key
+    FROM ledger_eod.captured_balances
+    WHERE balance_key BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
+        AND first_run_id <= CAST(:run_id AS bigint)
 ),
 
 base AS (

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ledger_db.books.tables import balances
+from ledger_db.close.cut import cut_parameters
 from ledger_db.core.amounts import Amounts, Parts, plain
 from ledger_db.correction import tables
 from ledger_db.correction.recalculation import (
@@ -143,7 +144,7 @@ def write_correction(connection: Connection, found: Recalculation, *, answer: st
             row = connection.execute(
                 statement(connection, "correction.write_correction"),
                 {
-                    "balance_key": found.suspect.balance_key,
+                    "balance_key": found.suspect.live_key,
                     "version": found.version,
                     "answer": answer,
                     **found.suspect.proven.as_columns(),
@@ -171,7 +172,7 @@ def _prove_again(connection: Connection, found: Recalculation, row: Row[Any]) ->
 def _recorded_meanwhile(connection: Connection, found: Recalculation) -> Parts:
     row = connection.execute(
         statement(connection, "correction.recorded_meanwhile"),
-        {"balance_id": found.suspect.balance_id, "cut": found.cut},
+        {"balance_id": found.suspect.balance_id, **cut_parameters(connection, found.cut)},
     ).one()
     return Parts(row.credit, row.debit, row.inflight_credit, row.inflight_debit)
 

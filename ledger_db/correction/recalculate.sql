@@ -1,17 +1,19 @@
 -- One balance as it is stored and as its postings prove it, at the statement's own instant. No row: no such balance.
--- balance_id: the balance. base_closes_at, base_cut, base_date: the newest certified close, the third witness; NULL
--- without one. Amounts in minor units. unprovable_count: transactions whose postings have no exact amount and that no
--- declared opening balance covers. notification_bytes: the size of what the application's trigger would send.
--- Read-only, one MVCC snapshot. Cost: one scan of the balance's history, by index.
+-- balance_id: the balance. base_run_id, base_genesis_run_id, base_max_transaction_key, base_seen, base_is_foreign: the
+-- newest certified close, the third witness, as for close.older_keys. base_business_date: its date. cluster_id: this
+-- cluster. Amounts in minor units. balance_key, currency: as captured, of a balance that no run has captured as it is.
+-- unprovable_count: transactions whose postings have no exact amount and that no declared opening balance covers.
+-- notification_bytes: the size of what the application's trigger would send.
+-- Read-only, one MVCC snapshot. Cost: one scan of the balance's history, by index, and the base's pending keys.
 WITH
 -- include postings.postings
 ,
 
 stored AS (
     SELECT
-        balances.id AS balance_key,
+        balances.id AS live_key,
         balances.balance_id,
-        balances.currency,
+        balances.currency AS live_currency,
         balances.version,
         balances.balance,
         balances.credit_balance,
@@ -19,14 +21,17 @@ stored AS (
         balances.inflight_balance,
         balances.inflight_credit_balance,
         balances.inflight_debit_balance,
+        COALESCE(captured.balance_key, balances.id) AS balance_key,
+        COALESCE(captured.currency, balances.currency) AS currency,
         COALESCE(balances.meta_data ->> 'BLNK_RUN_RECONCILIATION' = 'SOURCE', FALSE) AS is_requested,
         octet_length(CAST(json_build_object('table', 'balances', 'data', row_to_json(balances)) AS text))
             AS notification_bytes
     FROM blnk.balances
+    LEFT JOIN ledger_eod.captured_balances AS captured ON captured.balance_id = balances.balance_id
     WHERE balances.balance_id = CAST(:balance_id AS text)
 ),
 
-opening AS (  -- the newest declaration of a balance counts; a cut of another cluster is unknown here
+opening AS (  -- the newest declaration counts. One of another cluster covers what came here with the ledger.
     SELECT
         opening_balances.credit_balance,
         opening_balances.debit_balance,
@@ -47,73 +52,142 @@ snapshot AS (
     SELECT snapshots.*
     FROM ledger_eod.balance_snapshots AS snapshots
     INNER JOIN stored ON stored.balance_key = snapshots.balance_key
-    WHERE snapshots.business_date = CAST(:base_date AS date) AND snapshots.kind = 'close'
+    WHERE snapshots.business_date = CAST(:base_business_date AS date) AND snapshots.kind = 'close'
 ),
 
--- Each side separately: summing a union of both costs 50 % more.
+recorded AS NOT MATERIALIZED (  -- the balance's rows, at or below the base's highest key
+    SELECT
+        t.id AS transaction_key,
+        t.recorded_xid
+    FROM blnk.transactions AS t
+    WHERE (t.source = CAST(:balance_id AS text) OR t.destination = CAST(:balance_id AS text))
+        AND t.id <= CAST(:base_max_transaction_key AS bigint)
+),
+
+-- Keys at or below the base's highest that its chain has not counted, as close.older_keys has them: pending ones of all
+-- balances, and of this one what was recorded since and, with a base of another cluster, what came here.
+older AS MATERIALIZED (
+    SELECT
+        candidates.block,
+        range_agg(candidates.span) AS keys
+    FROM (
+        SELECT
+            pending.block,
+            unnest(pending.keys) AS span
+        FROM ledger_eod.run_keys AS pending
+        WHERE pending.run_id = CAST(:base_run_id AS bigint) AND pending.key_set = 'pending'
+        UNION ALL
+        SELECT
+            recorded.transaction_key >> 13 AS block,
+            int8range(recorded.transaction_key, recorded.transaction_key, '[]') AS span
+        FROM recorded
+        WHERE
+-- include close.since_cut(xid: recorded.recorded_xid; cut: CAST(:base_seen AS pg_snapshot))
+            AND NOT
+-- include close.is_counted(key: recorded.transaction_key; base: base)
+        UNION ALL
+        SELECT
+            recorded.transaction_key >> 13 AS block,
+            int8range(recorded.transaction_key, recorded.transaction_key, '[]') AS span
+        FROM recorded
+        WHERE CAST(:base_is_foreign AS boolean)
+            AND
+-- include close.in_cut(
+--     key: recorded.transaction_key
+--     xid: recorded.recorded_xid
+--     cut: CAST(:base_seen AS pg_snapshot)
+-- )
+            AND NOT
+-- include close.is_counted(key: recorded.transaction_key; base: base)
+    ) AS candidates
+    GROUP BY candidates.block
+),
+
+waiting AS MATERIALIZED (  -- counted, and their holds are not released yet
+    SELECT
+        spans.block,
+        range_agg(spans.span) AS keys
+    FROM (
+        SELECT
+            run_keys.block,
+            unnest(run_keys.keys) AS span
+        FROM ledger_eod.run_keys
+        WHERE run_keys.run_id = CAST(:base_run_id AS bigint) AND run_keys.key_set = 'waiting'
+    ) AS spans
+    GROUP BY spans.block
+),
+
+-- One scan for each side: summing a union of both costs 50 % more.
 every_credit AS (
     SELECT
-        COALESCE(sum(credit), 0) AS credit,
-        COALESCE(sum(inflight_credit), 0) AS inflight_credit,
+        COALESCE(sum(own.credit), 0) AS credit,
+        COALESCE(sum(own.inflight_credit), 0) AS inflight_credit,
+        COALESCE(sum(own.credit) FILTER (WHERE own.is_since), 0) AS since_credit,
+        COALESCE(sum(own.inflight_credit) FILTER (WHERE own.is_since OR own.is_waiting), 0) AS since_inflight_credit,
         count(*) FILTER (
-            WHERE exception IS NOT NULL
+            WHERE own.exception IS NOT NULL
             AND (
-                (SELECT opening.cut FROM opening) IS NULL
-                OR NOT
--- include close.in_cut(xid: recorded_xid; cut: (SELECT opening.cut FROM opening))
-            )
+                EXISTS (SELECT FROM opening)
+                AND
+-- include close.in_cut(
+--     key: own.transaction_key
+--     xid: own.recorded_xid
+--     cut: (SELECT opening.cut FROM opening)
+-- )
+            ) IS NOT TRUE
         ) AS unprovable_count
-    FROM credits
-    WHERE balance_id = CAST(:balance_id AS text)
+    FROM (
+        SELECT
+            credits.transaction_key,
+            credits.recorded_xid,
+            credits.exception,
+            credits.credit,
+            credits.inflight_credit,
+-- include is_since(side: credits)
+                AS is_since,
+            credits.is_release
+            AND COALESCE(waiting.keys @> CAST(credits.transaction_key AS bigint), FALSE) AS is_waiting
+        FROM credits
+        LEFT JOIN older ON older.block = credits.transaction_key >> 13
+        LEFT JOIN waiting ON waiting.block = credits.transaction_key >> 13
+        WHERE credits.balance_id = CAST(:balance_id AS text)
+    ) AS own
 ),
 
 every_debit AS (
     SELECT
-        COALESCE(sum(debit), 0) AS debit,
-        COALESCE(sum(inflight_debit), 0) AS inflight_debit,
+        COALESCE(sum(own.debit), 0) AS debit,
+        COALESCE(sum(own.inflight_debit), 0) AS inflight_debit,
+        COALESCE(sum(own.debit) FILTER (WHERE own.is_since), 0) AS since_debit,
+        COALESCE(sum(own.inflight_debit) FILTER (WHERE own.is_since OR own.is_waiting), 0) AS since_inflight_debit,
         count(*) FILTER (
-            WHERE exception IS NOT NULL
+            WHERE own.exception IS NOT NULL
             AND (
-                (SELECT opening.cut FROM opening) IS NULL
-                OR NOT
--- include close.in_cut(xid: recorded_xid; cut: (SELECT opening.cut FROM opening))
-            )
+                EXISTS (SELECT FROM opening)
+                AND
+-- include close.in_cut(
+--     key: own.transaction_key
+--     xid: own.recorded_xid
+--     cut: (SELECT opening.cut FROM opening)
+-- )
+            ) IS NOT TRUE
         ) AS unprovable_count
-    FROM debits
-    WHERE balance_id = CAST(:balance_id AS text)
-),
-
-since AS (  -- what is not in the close's cut, by index; the rest of the sums is in it
-    SELECT
-        COALESCE(sum(credit), 0) AS credit,
-        COALESCE(sum(debit), 0) AS debit,
-        COALESCE(sum(inflight_credit), 0) AS inflight_credit,
-        COALESCE(sum(inflight_debit), 0) AS inflight_debit
     FROM (
         SELECT
-            credit,
-            debit,
-            inflight_credit,
-            inflight_debit
-        FROM postings
-        WHERE balance_id = CAST(:balance_id AS text)
-            AND CAST(:base_cut AS pg_snapshot) IS NOT NULL
-            AND effective_at >= CAST(:base_closes_at AS timestamptz)
-        UNION ALL
-        SELECT
-            credit,
-            debit,
-            inflight_credit,
-            inflight_debit
-        FROM postings
-        WHERE balance_id = CAST(:balance_id AS text)
-            -- IS TRUE and the condition on transaction_key make the plan use the index on recorded_xid.
-            -- balance_at.sql explains both; every row satisfies the latter.
-            AND (effective_at < CAST(:base_closes_at AS timestamptz)) IS TRUE
-            AND
--- include close.after_cut(xid: recorded_xid; cut: CAST(:base_cut AS pg_snapshot))
-            AND transaction_key >= CAST('-9223372036854775808' AS bigint)
-    ) AS fresh
+            debits.transaction_key,
+            debits.recorded_xid,
+            debits.exception,
+            debits.debit,
+            debits.inflight_debit,
+-- include is_since(side: debits)
+                AS is_since,
+            debits.is_release
+            AND COALESCE(waiting.keys @> CAST(debits.transaction_key AS bigint), FALSE) AS is_waiting
+        FROM debits
+        LEFT JOIN older ON older.block = debits.transaction_key >> 13
+        LEFT JOIN waiting ON waiting.block = debits.transaction_key >> 13
+        WHERE debits.balance_id = CAST(:balance_id AS text)
+    ) AS own
 ),
 
 opened_with AS (
@@ -125,28 +199,20 @@ opened_with AS (
     FROM opening
 ),
 
-sums AS (  -- without a close all postings count as since the close
+sums AS (
     SELECT
-        CASE WHEN knowledge.is_based THEN every_credit.credit - since.credit ELSE 0 END AS based_credit_balance,
-        CASE WHEN knowledge.is_based THEN every_debit.debit - since.debit ELSE 0 END AS based_debit_balance,
-        CASE WHEN knowledge.is_based THEN every_credit.inflight_credit - since.inflight_credit ELSE 0 END
-            AS based_inflight_credit_balance,
-        CASE WHEN knowledge.is_based THEN every_debit.inflight_debit - since.inflight_debit ELSE 0 END
-            AS based_inflight_debit_balance,
-        CASE WHEN knowledge.is_based THEN since.credit ELSE every_credit.credit END
-        + opened_with.credit AS since_credit_balance,
-        CASE WHEN knowledge.is_based THEN since.debit ELSE every_debit.debit END
-        + opened_with.debit AS since_debit_balance,
-        CASE WHEN knowledge.is_based THEN since.inflight_credit ELSE every_credit.inflight_credit END
-        + opened_with.inflight_credit AS since_inflight_credit_balance,
-        CASE WHEN knowledge.is_based THEN since.inflight_debit ELSE every_debit.inflight_debit END
-        + opened_with.inflight_debit AS since_inflight_debit_balance,
+        every_credit.credit - every_credit.since_credit AS based_credit_balance,
+        every_debit.debit - every_debit.since_debit AS based_debit_balance,
+        every_credit.inflight_credit - every_credit.since_inflight_credit AS based_inflight_credit_balance,
+        every_debit.inflight_debit - every_debit.since_inflight_debit AS based_inflight_debit_balance,
+        every_credit.since_credit + opened_with.credit AS since_credit_balance,
+        every_debit.since_debit + opened_with.debit AS since_debit_balance,
+        every_credit.since_inflight_credit + opened_with.inflight_credit AS since_inflight_credit_balance,
+        every_debit.since_inflight_debit + opened_with.inflight_debit AS since_inflight_debit_balance,
         every_credit.unprovable_count + every_debit.unprovable_count AS unprovable_count
     FROM every_credit
     CROSS JOIN every_debit
-    CROSS JOIN since
     CROSS JOIN opened_with
-    CROSS JOIN (SELECT CAST(:base_cut AS pg_snapshot) IS NOT NULL AS is_based) AS knowledge
 )
 
 SELECT
@@ -154,6 +220,8 @@ SELECT
     stored.balance_key,
     stored.balance_id,
     stored.currency,
+    stored.live_key,
+    stored.live_currency,
     stored.version,
     stored.is_requested,
     stored.notification_bytes,

@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection
 
-from ledger_db.close.cut import cut_of
+from ledger_db.close.cluster import find_cluster
+from ledger_db.close.cut import base_parameters
 from ledger_db.close.runs import Run
 from ledger_db.core.amounts import EXACT, Amounts, Parts, plain
 from ledger_db.errors import Hint, UnknownBalance
@@ -69,6 +70,11 @@ class Recalculation:
             return (
                 f"{self.unprovable_count} transactions have no exact amount: what the balance should be cannot be "
                 "proved; declare an opening balance"
+            )
+        if not self.suspect.is_as_captured:
+            return (
+                "its row has another key or currency than the one that closes answer for: find out why before it is "
+                "corrected"
             )
         if not self.suspect.raw_rows_agree_with_snapshot:
             return (
@@ -133,15 +139,14 @@ class Result:
 def recalculate(connection: Connection, balance_id: str, base: Run | None) -> Recalculation:
     """Sum one balance from its first posting and read its stored row, in one statement; minor units.
 
-    ``base``: the newest certified close of this cluster; the raw rows are compared with its snapshot, too.
+    ``base``: the newest certified close; the raw rows are compared with its snapshot, too.
 
     Raises:
         UnknownBalance: there is none of this id.
     """
-    cut = cut_of(connection, None if base is None else base.run_id, "base")
     row = connection.execute(
         statement(connection, "correction.recalculate"),
-        {"balance_id": balance_id, "base_date": None if base is None else base.business_date, **cut},
+        {"balance_id": balance_id, "cluster_id": find_cluster(connection), **base_parameters(connection, base)},
     ).one_or_none()
     if row is None:
         raise UnknownBalance(f"there is no balance {balance_id}", hint=Hint.list_balances)
@@ -164,7 +169,7 @@ def examine(connection: Connection, balance_id: str, base: Run | None) -> Result
     found = recalculate(connection, balance_id, base)
     if found.agrees:
         return result_of(found, "agrees", None, "the stored row is what its postings prove")
-    explained = match_explanations(connection, [found.suspect], None if base is None else base.cut)
+    explained = match_explanations(connection, [found.suspect], base)
     suspect = replace(found.suspect, explanations=explained.get(balance_id, {}))
     finding = judge(suspect)[-1]
     refusal = found.refusal or _refusal_of(finding)

@@ -16,14 +16,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from ledger_db.books.tables import balances
-from ledger_db.close.runs import Run, find_run
+from ledger_db.close.cluster import ensure_cluster
+from ledger_db.close.runs import Run, find_run, newest_certified_close
+from ledger_db.close.tables import captured_balances
 from ledger_db.core.amounts import Amounts
 from ledger_db.correction import tables
 from ledger_db.correction.recalculation import Outcome, Result
 from ledger_db.errors import Hint, ReconstructionRefused, UnknownBalance, UnknownReconstruction
 from ledger_db.evidence.tables import approvals
 from ledger_db.server.catalogue import has_enabled_trigger
-from ledger_db.verification.sweeps import usable_base
 from ledger_db.verification.tables import discrepancies
 
 Selection = Literal["given", "discrepancies", "requested"]
@@ -95,7 +96,8 @@ def open_reconstruction(
         )
     if flow_run_id is not None:
         _supersede(connection, flow_run_id)
-    base = usable_base(connection)
+    ensure_cluster(connection)
+    base = newest_certified_close(connection)
     reconstruction_id = connection.execute(
         insert(tables.reconstructions)
         .values(
@@ -161,12 +163,15 @@ def _is_selected(selection: Selection, given: list[str]) -> ColumnElement[bool]:
     if selection == "requested":
         requested: ColumnElement[str] = balances.c.meta_data["BLNK_RUN_RECONCILIATION"].astext
         return requested == "SOURCE"
-    return balances.c.id.in_(
-        select(discrepancies.c.balance_key).where(
-            discrepancies.c.closed_at.is_(None),
-            discrepancies.c.balance_key.is_not(None),
-            discrepancies.c.business_date.is_(None),
+    captured, found = captured_balances, balances.alias("found")
+    return balances.c.balance_id.in_(
+        select(func.coalesce(captured.c.balance_id, found.c.balance_id))
+        .select_from(
+            discrepancies.outerjoin(captured, captured.c.balance_key == discrepancies.c.balance_key).outerjoin(
+                found, found.c.id == discrepancies.c.balance_key
+            )
         )
+        .where(discrepancies.c.closed_at.is_(None), discrepancies.c.business_date.is_(None))
     )
 
 

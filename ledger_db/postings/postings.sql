@@ -1,15 +1,25 @@
 -- The posting rules: what each transaction does to its two balances. One row for each side of a transaction.
 -- Amounts in minor units. effective_at is in UTC. recorded_xid is NULL for rows from before this project was installed.
 -- exception: why the row cannot be counted as it stands. Its amounts are then zero, except for legacy_rate rows.
-counted_transactions AS NOT MATERIALIZED (
+-- held_at: when the inflight amounts count. It is effective_at, except for a row that releases a hold: that counts from
+-- the later of the two effective instants. is_release: the inflight amounts are such a release.
+ruled_transactions AS NOT MATERIALIZED (  -- every row, whether it counts or not
     SELECT
         t.id AS transaction_key,
         t.source,
         t.destination,
         t.recorded_xid,
+        t.parent_transaction,
         legacy.rate,
+        minor.amount,
+-- include row_digest(row: t)
+            AS row_digest,
 -- include effective_at(row: t)
             AS effective_at,
+-- include counts(status: t.status)
+            AS counts,
+-- include settles(status: t.status)
+            AS settles,
         CASE
             -- Fast path: nearly every row; none of the exceptions below applies.
             -- min_scale is NULL for NaN and infinities.
@@ -26,22 +36,24 @@ counted_transactions AS NOT MATERIALIZED (
         END AS exception,
         -- What the transaction posts.
         CASE WHEN t.status = 'APPLIED' THEN minor.amount ELSE 0 END AS posted,
-        -- What the transaction puts on hold, or takes off a hold when it is negative. Only a child of an INFLIGHT
-        -- row takes off a hold. A refund, a queue's copy and a split have a parent too, and do not.
+        -- What the transaction puts on hold itself.
+        CASE WHEN t.status = 'INFLIGHT' THEN minor.amount ELSE 0 END AS own_hold,
+        -- The effective instant of the hold that the transaction releases; NULL when it releases none.
+        -- Only a child of an INFLIGHT row releases. A refund, a queue's copy and a split have a parent
+        -- too, and do not.
         -- The subquery is scalar, so that it stays one index look-up for each child.
         CASE
-            WHEN t.status = 'INFLIGHT' THEN minor.amount
             WHEN t.parent_transaction IS NOT NULL
                 AND
 -- include settles(status: t.status)
-                AND (
-                    SELECT parent.status
+                THEN (
+                    SELECT
+-- include effective_at(row: parent)
+                            AS effective_at
                     FROM blnk.transactions AS parent
-                    WHERE parent.transaction_id = t.parent_transaction
-                ) = 'INFLIGHT'
-                THEN -minor.amount
-            ELSE 0
-        END AS held
+                    WHERE parent.transaction_id = t.parent_transaction AND parent.status = 'INFLIGHT'
+                )
+        END AS hold_effective_at
     FROM blnk.transactions AS t
     CROSS JOIN
         LATERAL (
@@ -51,8 +63,6 @@ counted_transactions AS NOT MATERIALIZED (
         LATERAL (
 -- include rate
         ) AS legacy
-    WHERE
--- include counts(status: t.status)
 ),
 
 provable_transactions AS NOT MATERIALIZED (
@@ -64,9 +74,16 @@ provable_transactions AS NOT MATERIALIZED (
         recorded_xid,
         exception,
         rate,
+        hold_effective_at IS NOT NULL AS is_release,
+        CASE WHEN hold_effective_at > effective_at THEN hold_effective_at ELSE effective_at END AS held_at,
         CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(posted) ELSE 0 END AS posted,
-        CASE WHEN COALESCE(exception, 'legacy_rate') = 'legacy_rate' THEN trunc(held) ELSE 0 END AS held
-    FROM counted_transactions
+        CASE
+            WHEN COALESCE(exception, 'legacy_rate') <> 'legacy_rate' THEN 0
+            WHEN hold_effective_at IS NOT NULL THEN -trunc(amount)
+            ELSE trunc(own_hold)
+        END AS held
+    FROM ruled_transactions
+    WHERE counts
 ),
 
 credits AS NOT MATERIALIZED (
@@ -74,8 +91,10 @@ credits AS NOT MATERIALIZED (
         transaction_key,
         destination AS balance_id,
         effective_at,
+        held_at,
         recorded_xid,
         exception,
+        is_release,
         trunc(posted * rate) AS credit,
         trunc(held * rate) AS inflight_credit
     FROM provable_transactions
@@ -86,8 +105,10 @@ debits AS NOT MATERIALIZED (
         transaction_key,
         source AS balance_id,
         effective_at,
+        held_at,
         recorded_xid,
         exception,
+        is_release,
         posted AS debit,
         held AS inflight_debit
     FROM provable_transactions
@@ -98,8 +119,10 @@ postings AS NOT MATERIALIZED (
         transaction_key,
         balance_id,
         effective_at,
+        held_at,
         recorded_xid,
         exception,
+        is_release,
         credit,
         CAST(0 AS numeric) AS debit,
         inflight_credit,
@@ -110,8 +133,10 @@ postings AS NOT MATERIALIZED (
         transaction_key,
         balance_id,
         effective_at,
+        held_at,
         recorded_xid,
         exception,
+        is_release,
         CAST(0 AS numeric) AS credit,
         debit,
         CAST(0 AS numeric) AS inflight_credit,

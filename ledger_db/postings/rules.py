@@ -34,11 +34,15 @@ _RATE: Final = "postings.rate"
 _RATE_KNOWN_IN: Final = "ledger_eod_legacy_rate"
 
 
-def statement(connection: Connection, name: str) -> TextClause:
-    """The statement ``package.file``, with the posting rules as this database's transactions need them."""
+def statement(connection: Connection, name: str, *variants: tuple[str, str]) -> TextClause:
+    """The statement ``package.file``, with the posting rules as this database's transactions need them.
+
+    ``variants``: further includes to replace, as pairs of an included name and the name to include instead.
+    """
     if _RATE not in includes(name):
-        return load(name)
-    return load(name, ((_RATE, "postings.legacy_rate" if _has_legacy_rate(connection) else "postings.no_rate"),))
+        return load(name, variants)
+    rate = (_RATE, "postings.legacy_rate" if _has_legacy_rate(connection) else "postings.no_rate")
+    return load(name, (rate, *variants))
 
 
 def _has_legacy_rate(connection: Connection) -> bool:

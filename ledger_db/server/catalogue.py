@@ -70,5 +70,12 @@ def has_enabled_trigger(connection: Connection, table: str, name: str) -> bool:
     )
 
 
+def has_subscription(connection: Connection, table: str) -> bool:
+    """Whether a table is filled by logical replication."""
+    return _is_there(
+        connection, "SELECT count(*) > 0 FROM pg_subscription_rel WHERE srrelid = to_regclass(:table)", table=table
+    )
+
+
 def _is_there(connection: Connection, question: str, **parameters: str) -> bool:
     return bool(connection.scalar(text(question), parameters))

@@ -22,10 +22,12 @@ collected AS (
         sum(activity.inflight_debit_balance) AS inflight_debit_balance
     FROM ledger_eod.activity
     INNER JOIN ledger_eod.runs ON runs.run_id = activity.run_id
-    WHERE runs.genesis_run_id = CAST(:genesis_run_id AS bigint)
-        AND runs.kind = 'close'
-        AND runs.status = 'certified'
-        AND runs.run_id <= CAST(:run_id AS bigint)
+    WHERE
+-- include close.in_chain(
+--     run: runs
+--     genesis_run_id: CAST(:genesis_run_id AS bigint)
+--     run_id: CAST(:run_id AS bigint)
+-- )
     GROUP BY activity.balance_key
 ),
 

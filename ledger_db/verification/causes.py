@@ -28,15 +28,19 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A balance on which witnesses differ, at one instant.
+    """A balance on which witnesses differ, or whose row is not the one that closes answer for, at one instant.
 
-    ``proven``: what its postings prove. ``since``: the part of it that is not in the base close's cut. ``snapshot``:
-    the base close's figures. ``based``: the sums of the raw rows in that close's cut. Both None without a close.
+    ``balance_key``, ``currency``: as a run captured them. ``live_key``, ``live_currency``: as they are now; None when
+    the row is gone, and its amounts are zero then.
+    ``proven``: what its postings prove. ``since``: the part of it that the base close's chain has not counted.
+    ``snapshot``: the base close's figures. ``based``: the sums of the other raw rows. Both None without a close.
     """
 
     balance_key: int
     balance_id: str
     currency: str
+    live_key: int | None
+    live_currency: str | None
     balance: Decimal
     inflight_balance: Decimal
     stored: Parts
@@ -46,6 +50,11 @@ class Suspect:
     based: Parts | None = None
     base_date: date | None = None
     explanations: Mapping[str, Explanation] = field(default_factory=dict)
+
+    @property
+    def is_as_captured(self) -> bool:
+        """Whether the stored row is the one that closes answer for, in its currency."""
+        return (self.live_key, self.live_currency) == (self.balance_key, self.currency)
 
     @property
     def drift(self) -> Parts:
@@ -92,12 +101,16 @@ class Finding:
 
 
 def judge(suspect: Suspect) -> list[Finding]:
-    """Every finding about one balance: one about its history, and one about its stored row, by the first rule that
-    applies.
+    """Every finding about one balance: that its row is not the one that closes answer for, one about its history, and
+    one about the amounts of its stored row, by the first rule that applies.
     """
     findings = []
+    if not suspect.is_as_captured:
+        findings.append(_not_as_captured(suspect))
     if not suspect.raw_rows_agree_with_snapshot:
         findings.append(_row_edited_or_removed(suspect))
+    if suspect.live_key is None:
+        return findings
     for rule in RULES:
         judgement = rule(suspect)
         if judgement is not None:
@@ -109,11 +122,33 @@ def judge(suspect: Suspect) -> list[Finding]:
 Judgement = tuple[str, Action, dict[str, Any]]
 
 
+def _not_as_captured(suspect: Suspect) -> Finding:
+    """The row that closes answer for is gone, was made again under another key, or has another currency now.
+
+    Closes and history keep to what was captured, so the same difference is found until the row is as it was.
+    """
+    if suspect.live_key is None:
+        cause = "balance_removed"
+    elif suspect.live_key != suspect.balance_key:
+        cause = "balance_replaced"
+    else:
+        cause = "currency_changed"
+    is_now = None if suspect.live_key is None else {"key": suspect.live_key, "currency": suspect.live_currency}
+    return Finding(
+        cause, "investigate", balance_key=suspect.balance_key,
+        difference="" if is_now is None else "|".join(map(str, is_now.values())),
+        evidence={
+            "balance_id": suspect.balance_id,
+            "was": {"key": suspect.balance_key, "currency": suspect.currency}, "is": is_now,
+        },
+    )  # fmt: skip
+
+
 def _row_edited_or_removed(suspect: Suspect) -> Finding:
-    """The sum of the raw rows in a close's cut is no longer its snapshot: one of the two was changed afterwards.
+    """The sum of the raw rows that a close's chain counted is no longer its snapshot: one of the two was changed.
 
     The stored row shows which one. It agrees with the snapshot when a transaction was edited or deleted. It agrees with
-    the raw rows when the snapshot was altered, or when an edited effective date moved a row across the cut.
+    the raw rows when the snapshot was altered.
     """
     if suspect.snapshot is None or suspect.based is None:
         raise ValueError(f"{suspect.balance_id} has no close to compare with")

@@ -1,22 +1,21 @@
 -- Transactions that no ledger should hold, whether the stored rows agree with them or not.
--- cut: the verification's. from_closes_at, from_cut: rows in this cut were checked before; '-infinity' and NULL: none.
--- base_cut: the base close's cut. A commit that names a queued hold recorded since then may be merely early; with NULL
--- none is. reference_is_unique: a unique index rules out duplicates.
+-- cut, cluster_id: the verification's. from_run_id, from_genesis_run_id, from_max_transaction_key, from_seen,
+-- from_is_foreign: the rows that this close's chain counted were checked before, as for close.older_keys.
+-- base_run_id, base_genesis_run_id: the base close. A commit that names a queued hold that its chain has not counted
+-- may be merely early; without a base none is. reference_is_unique: a unique index rules out duplicates.
 -- Returns cause, transaction_key, currency, stored (what is there), proven (what may be there) and transaction_ids, at
--- most 20. Amounts in minor units. Read-only.
--- Cost: what was recorded since from_cut or is effective after from_closes_at, and the relatives of those rows.
-WITH counted AS NOT MATERIALIZED (
+-- most 20. Currencies as captured. Amounts in minor units. Read-only.
+-- Cost: what the close's chain has not counted, and the relatives of those rows.
+WITH countable AS NOT MATERIALIZED (
     SELECT
-        t.id,
+        t.id AS transaction_key,
         t.transaction_id,
         t.source,
         t.destination,
         t.reference,
         t.parent_transaction,
         t.recorded_xid,
-        minor.amount,
--- include postings.effective_at(row: t)
-            AS effective_at
+        minor.amount
     FROM blnk.transactions AS t
     CROSS JOIN
         LATERAL (
@@ -26,29 +25,36 @@ WITH counted AS NOT MATERIALIZED (
 -- include postings.counts(status: t.status)
 ),
 
+older AS MATERIALIZED (
+-- include close.older_keys(base: from)
+),
+
 recorded AS (
--- include close.since_base(
---     relation: counted
---     columns: id, transaction_id, source, destination, reference, parent_transaction, amount
+-- include close.not_counted(
+--     relation: countable
+--     columns: countable.transaction_key, countable.transaction_id, countable.source, countable.destination, countable.reference, countable.parent_transaction, countable.amount
 --     condition: TRUE
 --     base: from
+--     older: older
 -- )
 ),
 
 fresh AS MATERIALIZED (  -- only rows to which one of the rules below could apply, which is a small part of a ledger
     SELECT
-        recorded.id AS transaction_key,
+        recorded.transaction_key,
         recorded.transaction_id,
         recorded.reference,
         recorded.parent_transaction,
-        source.currency AS source_currency,
-        destination.currency AS destination_currency,
-        recorded.amount
+        recorded.amount,
+        COALESCE(source.currency, live_source.currency) AS source_currency,
+        COALESCE(destination.currency, live_destination.currency) AS destination_currency
     FROM recorded
-    LEFT JOIN blnk.balances AS source ON source.balance_id = recorded.source
-    LEFT JOIN blnk.balances AS destination ON destination.balance_id = recorded.destination
+    LEFT JOIN ledger_eod.captured_balances AS source ON source.balance_id = recorded.source
+    LEFT JOIN ledger_eod.captured_balances AS destination ON destination.balance_id = recorded.destination
+    LEFT JOIN blnk.balances AS live_source ON live_source.balance_id = recorded.source
+    LEFT JOIN blnk.balances AS live_destination ON live_destination.balance_id = recorded.destination
     WHERE recorded.parent_transaction IS NOT NULL
-        OR source.currency <> destination.currency
+        OR COALESCE(source.currency, live_source.currency) <> COALESCE(destination.currency, live_destination.currency)
         OR NOT CAST(:reference_is_unique AS boolean)
 ),
 
@@ -59,7 +65,9 @@ parents AS (
         t.status,
         minor.amount,
         COALESCE(t.meta_data ->> 'inflight', '') = 'true' AS is_to_hold,  -- the application's mark
--- include close.after_cut(xid: t.recorded_xid; cut: CAST(:base_cut AS pg_snapshot))
+        CAST(:base_run_id AS bigint) IS NOT NULL
+        AND NOT
+-- include close.is_counted(key: t.id; base: base)
             AS is_recent
     FROM blnk.transactions AS t
     CROSS JOIN

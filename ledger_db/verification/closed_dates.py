@@ -1,10 +1,13 @@
-"""Closed dates: compares each close's raw rows with its stored checksums, and its snapshots with the run's checksum.
+"""Closed dates: compares each close's raw rows with the digests it stored, and its snapshots with the run's checksum.
 
-Findings name the dates that differ, then the balances on them.
+A close's rows are those of the keys that it counted, whatever date they have now. Findings name the dates whose rows
+differ, then the balances on them, the rows that have another date now, and how many are gone.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -14,16 +17,19 @@ from sqlalchemy import Connection, Row, exists, select
 
 from ledger_db.close import tables
 from ledger_db.close.certification import checksum_snapshots
-from ledger_db.close.cut import cut_parameters
+from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
+from ledger_db.close.row_digests import Digests, RowDigest, digest_rows, stored_digests
 from ledger_db.close.runs import Run, find_run
-from ledger_db.core.amounts import EXACT, Parts, difference_of, plain
+from ledger_db.core.amounts import EXACT, Parts, difference_of, plain, total
 from ledger_db.postings.rules import statement
 from ledger_db.server.connections import without_time_limit
 from ledger_db.verification.causes import Finding
 from ledger_db.verification.sweeps import Tally
 
 CAUSE: Final = "row_edited_or_removed"
+#: As many transactions as a finding names.
+NAMED: Final = 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class CloseCheck:
 
 
 def check_close(connection: Connection, run_id: int) -> CloseCheck:
-    """Check one close: its raw rows against their stored checksums, its snapshots against the run's checksum.
+    """Check one close: its raw rows against their stored digests, its snapshots against the run's checksum.
 
     Names first the dates, then the balances on them. Reads only. Cost: the close's own rows, and the chain's activity
     where its snapshots were altered.
@@ -52,62 +58,108 @@ def check_close(connection: Connection, run_id: int) -> CloseCheck:
     """
     run = find_run(connection, run_id)
     without_time_limit(connection)
-    stored = stored_checksums(connection, run)
     findings = _findings_on_snapshots(connection, run)
-    if not stored and _has_activity(connection, run_id):
+    then, now = _digests(connection, run)
+    if not then and _stored_no_digests(connection, run):
         return CloseCheck(run_id, 0, False, findings)
-    found = checksum_rows(connection, run)
-    changed = sorted(day for day in stored.keys() | found.keys() if stored.get(day) != found.get(day))
-    if changed:
-        findings += [_changed_date(run, day, stored.get(day), found.get(day)) for day in changed]
-        findings += [_changed_balance(run, row) for row in _changed_balances(connection, run, changed)]
-    return CloseCheck(run_id, sum(checksum.transaction_count for checksum in found.values()), True, findings)
+    dates = sorted({day for piece, day in then.keys() | now.keys() if then.get((piece, day)) != now.get((piece, day))})
+    if dates:
+        findings += _findings_on_rows(connection, run, dates, then, now)
+    return CloseCheck(run_id, sum(digest.transaction_count for digest in now.values()), True, findings)
 
 
-def _has_activity(connection: Connection, run_id: int) -> bool:
-    return bool(connection.scalar(select(exists().where(tables.activity.c.run_id == run_id))))
+def _digests(connection: Connection, run: Run) -> tuple[Digests, Digests]:
+    """The digests of a close's rows as it stored them, and as the rows are now."""
+    if run.planned_at is not None:
+        return stored_digests(connection, run), digest_rows(connection, run)
+    return _as_digests(stored_checksums(connection, run)), _as_digests(checksum_rows(connection, run))
 
 
-def _changed_date(run: Run, day: date, stored: RowChecksum | None, found: RowChecksum | None) -> Finding:
-    def amounts(checksum: RowChecksum | None) -> dict[str, str]:
-        return {
-            "transaction_count": str(0 if checksum is None else checksum.transaction_count),
-            "posted_amount": plain(Decimal(0) if checksum is None else checksum.posted_amount),
-            "held_amount": plain(Decimal(0) if checksum is None else checksum.held_amount),
-            "checksum": "" if checksum is None else checksum.checksum,
-        }
+def _as_digests(checksums: Mapping[date, RowChecksum]) -> Digests:
+    """Checksums of a close from before rows were counted in pieces."""
+    return {
+        (0, day): RowDigest(0, day, each.transaction_count, each.posted_amount, each.held_amount, each.checksum)
+        for day, each in checksums.items()
+    }
 
-    then, now = amounts(stored), amounts(found)
+
+def _stored_no_digests(connection: Connection, run: Run) -> bool:
+    has_activity = exists().where(tables.activity.c.run_id == run.run_id)
+    return run.planned_at is None and bool(connection.scalar(select(has_activity)))
+
+
+def _findings_on_rows(
+    connection: Connection, run: Run, dates: list[date], then: Digests, now: Digests
+) -> list[Finding]:
+    changed = _changed_balances(connection, run, dates)
+    missing = _missing_rows(connection, run, dates)
+    on_dates = []
+    for day in dates:
+        moved = {each for row in changed if row.effective_date == day for each in row.moved_transaction_ids}
+        on_dates.append(
+            _changed_date(
+                run, day, _of_date(then, day), _of_date(now, day),
+                {"missing_count": missing.get(day, 0), "moved_transaction_ids": sorted(moved)[:NAMED]},
+            )
+        )  # fmt: skip
+    return on_dates + [
+        _changed_balance(
+            run, row, row.effective_date, f"run {run.run_id}",
+            {
+                "postings_then": int(row.postings_then), "postings_now": int(row.postings_now),
+                "transaction_ids_now": list(row.transaction_ids),
+                "moved_transaction_ids": list(row.moved_transaction_ids),
+            },
+        )
+        for row in changed
+    ]  # fmt: skip
+
+
+def _of_date(digests: Digests, day: date) -> dict[str, str]:
+    """All pieces of one date as one."""
+    pieces = [digest for _, digest in sorted(digests.items()) if digest.effective_date == day]
+    return {
+        "transaction_count": str(sum(piece.transaction_count for piece in pieces)),
+        "posted_amount": plain(total(piece.posted_amount for piece in pieces)),
+        "held_amount": plain(total(piece.held_amount for piece in pieces)),
+        "checksum": _joined(piece.digest for piece in pieces),
+    }
+
+
+def _joined(digests: Iterable[str]) -> str:
+    """One digest as it is, several as the SHA-256 of them."""
+    given = list(digests)
+    return given[0] if len(given) == 1 else hashlib.sha256("|".join(given).encode()).hexdigest() if given else ""
+
+
+def _changed_date(
+    run: Run, day: date, then: Mapping[str, str], now: Mapping[str, str], evidence: Mapping[str, Any]
+) -> Finding:
     _, gross = difference_of(
         [EXACT.subtract(Decimal(then[name]), Decimal(now[name])) for name in ("posted_amount", "held_amount")]
     )
     return Finding(
         CAUSE, "investigate", business_date=day, difference=f"run {run.run_id}|{then['checksum']}|{now['checksum']}",
-        gross_difference=gross,
-        evidence={"close": str(run.business_date), "run_id": run.run_id, "then": then, "now": now},
+        gross_difference=gross, evidence={**_names(run), "then": then, "now": now, **evidence},
     )  # fmt: skip
 
 
-def _changed_balances(connection: Connection, run: Run, dates: list[date]) -> list[Row[Any]]:
-    return list(
-        connection.execute(
-            statement(connection, "verification.changed_balances"),
-            cut_parameters(connection, run) | {"run_id": run.run_id, "dates": dates},
-        )
-    )
-
-
-def _changed_balance(run: Run, row: Row[Any]) -> Finding:
-    stored, proven = Parts.of_row(row, "stored_"), Parts.of_row(row, "proven_")
-    difference, gross = difference_of(stored.minus(proven))
-    return Finding(
-        CAUSE, "investigate", balance_key=row.balance_key, business_date=row.effective_date, stored=stored,
-        proven=proven, difference=f"run {run.run_id}|{difference}", gross_difference=gross,
-        evidence={
-            "close": str(run.business_date), "run_id": run.run_id, "postings_then": row.postings_then,
-            "postings_now": row.postings_now, "transaction_ids_now": list(row.transaction_ids),
+def _changed_balances(connection: Connection, run: Run, dates: list[date]) -> Sequence[Row[Any]]:
+    return connection.execute(
+        statement(connection, "verification.changed_balances"),
+        {
+            "run_id": run.run_id, "dates": dates, "closes_at": run.closes_at, "genesis_run_id": run.genesis_run_id,
+            "time_zone": run.time_zone, "cut_off": run.cut_off,
+            "business_date": run.business_date, **base_parameters(connection, base_of(connection, run)),
         },
-    )  # fmt: skip
+    ).all()  # fmt: skip
+
+
+def _missing_rows(connection: Connection, run: Run, dates: list[date]) -> dict[date, int]:
+    rows = connection.execute(
+        statement(connection, "verification.missing_rows"), {"run_id": run.run_id, "dates": dates}
+    )
+    return {row.effective_date: int(row.missing_count) for row in rows}
 
 
 def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
@@ -117,28 +169,36 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
     altered = Finding(
         CAUSE, "investigate", business_date=run.business_date,
         difference=f"snapshots of run {run.run_id}|{run.checksum}|{checksum}",
-        evidence={"close": str(run.business_date), "run_id": run.run_id, "snapshots": "altered"},
+        evidence={**_names(run), "snapshots": "altered"},
     )  # fmt: skip
-    return [altered, *(_altered_snapshot(run, row) for row in _altered_snapshots(connection, run))]
+    return [
+        altered,
+        *(
+            _changed_balance(
+                run, row, run.business_date, f"snapshot of run {run.run_id}",
+                {"snapshot": "missing" if row.is_missing else "altered"},
+            )
+            for row in _altered_snapshots(connection, run)
+        ),
+    ]  # fmt: skip
 
 
-def _altered_snapshots(connection: Connection, run: Run) -> list[Row[Any]]:
-    return list(
-        connection.execute(
-            statement(connection, "verification.altered_snapshots"),
-            {"run_id": run.run_id, "business_date": run.business_date, "genesis_run_id": run.genesis_run_id},
-        )
-    )
+def _altered_snapshots(connection: Connection, run: Run) -> Sequence[Row[Any]]:
+    return connection.execute(
+        statement(connection, "verification.altered_snapshots"),
+        {"run_id": run.run_id, "business_date": run.business_date, "genesis_run_id": run.genesis_run_id},
+    ).all()
 
 
-def _altered_snapshot(run: Run, row: Row[Any]) -> Finding:
+def _changed_balance(run: Run, row: Row[Any], day: date, subject: str, evidence: Mapping[str, Any]) -> Finding:
+    """What a close stored of a balance on a date, and what it should be. ``subject``: what of the close differs."""
     stored, proven = Parts.of_row(row, "stored_"), Parts.of_row(row, "proven_")
     difference, gross = difference_of(stored.minus(proven))
     return Finding(
-        CAUSE, "investigate", balance_key=row.balance_key, business_date=run.business_date, stored=stored,
-        proven=proven, difference=f"snapshot of run {run.run_id}|{difference}", gross_difference=gross,
-        evidence={
-            "close": str(run.business_date), "run_id": run.run_id,
-            "snapshot": "missing" if row.is_missing else "altered",
-        },
+        CAUSE, "investigate", balance_key=row.balance_key, business_date=day, stored=stored, proven=proven,
+        difference=f"{subject}|{difference}", gross_difference=gross, evidence={**_names(run), **evidence},
     )  # fmt: skip
+
+
+def _names(run: Run) -> dict[str, Any]:
+    return {"close": str(run.business_date), "run_id": run.run_id}

@@ -1,44 +1,44 @@
 -- Sum, for each balance, the postings in a verification's cut, once for all of its batches. Returns nothing; the row
 -- count is the number of balances.
--- verification_id, cut: the verification. base_closes_at, base_cut: its base close's cut, '-infinity' and NULL without
--- one. from_genesis: also sum what is in the base's cut; otherwise those sums are zero, because the base's snapshots
--- hold them. balance_ids: only these balances, NULL for all.
+-- verification_id, cut, cluster_id: the verification. base_run_id, base_genesis_run_id, base_max_transaction_key,
+-- base_seen, base_is_foreign: its base close, as for close.older_keys. from_genesis: also sum what the base's snapshots
+-- hold; otherwise those sums are zero. balance_ids: only these balances, NULL for all.
 -- Postings count whatever their effective instant, also in the future: the stored rows count them too.
--- Amounts in minor units. Locks no ledger row. Cost: what was recorded since the base's cut or is effective after it
--- closed, by index; from genesis two further passes over the ledger, one for each side.
+-- Amounts in minor units. Locks no ledger row. Cost: what the base's chain has not counted, by index; from genesis two
+-- further passes over the ledger, one for each side.
 WITH
 -- include postings.postings
 ,
 
 every_credit AS (  -- each side separately: summing a union of both costs 50 % more
     SELECT
-        balance_id,
-        sum(credit) AS credit,
-        sum(inflight_credit) AS inflight_credit
+        credits.balance_id,
+        sum(credits.credit) AS credit,
+        sum(credits.inflight_credit) AS inflight_credit
     FROM credits
     WHERE CAST(:from_genesis AS boolean)
         AND
--- include close.in_cut(xid: recorded_xid; cut: CAST(:cut AS pg_snapshot))
-        AND balance_id IS NOT NULL
-        AND (CAST(:balance_ids AS text[]) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text[])))
-    GROUP BY balance_id
+-- include close.in_cut(key: credits.transaction_key; xid: credits.recorded_xid; cut: CAST(:cut AS pg_snapshot))
+        AND credits.balance_id IS NOT NULL
+        AND (CAST(:balance_ids AS text[]) IS NULL OR credits.balance_id = ANY(CAST(:balance_ids AS text[])))
+    GROUP BY credits.balance_id
 ),
 
 every_debit AS (
     SELECT
-        balance_id,
-        sum(debit) AS debit,
-        sum(inflight_debit) AS inflight_debit
+        debits.balance_id,
+        sum(debits.debit) AS debit,
+        sum(debits.inflight_debit) AS inflight_debit
     FROM debits
     WHERE CAST(:from_genesis AS boolean)
         AND
--- include close.in_cut(xid: recorded_xid; cut: CAST(:cut AS pg_snapshot))
-        AND balance_id IS NOT NULL
-        AND (CAST(:balance_ids AS text[]) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text[])))
-    GROUP BY balance_id
+-- include close.in_cut(key: debits.transaction_key; xid: debits.recorded_xid; cut: CAST(:cut AS pg_snapshot))
+        AND debits.balance_id IS NOT NULL
+        AND (CAST(:balance_ids AS text[]) IS NULL OR debits.balance_id = ANY(CAST(:balance_ids AS text[])))
+    GROUP BY debits.balance_id
 ),
 
-everything AS (  -- one sum for each balance; subtracting what is since the base leaves what is in the base's cut
+everything AS (  -- one sum for each balance; subtracting what is since the base leaves what the base's snapshots hold
     SELECT
         balance_id,
         COALESCE(every_credit.credit, 0) AS credit,
@@ -51,9 +51,10 @@ everything AS (  -- one sum for each balance; subtracting what is since the base
 
 asked AS NOT MATERIALIZED (
     SELECT
+        transaction_key,
         balance_id,
-        effective_at,
         recorded_xid,
+        is_release,
         credit,
         debit,
         inflight_credit,
@@ -63,13 +64,46 @@ asked AS NOT MATERIALIZED (
         AND (CAST(:balance_ids AS text[]) IS NULL OR balance_id = ANY(CAST(:balance_ids AS text[])))
 ),
 
+older AS MATERIALIZED (
+-- include close.older_keys(base: base)
+),
+
+waiting AS MATERIALIZED (  -- the base's chain counted these, and did not release their holds yet
+    SELECT unnest(run_keys.keys) AS span
+    FROM ledger_eod.run_keys
+    WHERE run_keys.run_id = CAST(:base_run_id AS bigint) AND run_keys.key_set = 'waiting'
+),
+
 fresh AS (  -- also what is effective later than now: stored rows include it
--- include close.since_base(
+-- include close.not_counted(
 --     relation: asked
---     columns: balance_id, credit, debit, inflight_credit, inflight_debit
+--     columns: asked.balance_id, asked.credit, asked.debit, asked.inflight_credit, asked.inflight_debit
 --     condition: TRUE
 --     base: base
+--     older: older
 -- )
+    UNION ALL
+    SELECT
+        releases.balance_id,
+        0 AS credit,
+        0 AS debit,
+        releases.inflight_credit,
+        releases.inflight_debit
+    FROM waiting
+    CROSS JOIN
+        LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
+            SELECT
+                asked.balance_id,
+                asked.inflight_credit,
+                asked.inflight_debit
+            FROM asked
+            WHERE asked.transaction_key >= lower(waiting.span)
+                AND asked.transaction_key < upper(waiting.span)
+                AND asked.is_release
+                AND
+-- include close.in_cut(key: asked.transaction_key; xid: asked.recorded_xid; cut: CAST(:cut AS pg_snapshot))
+            ORDER BY asked.transaction_key
+        ) AS releases
 ),
 
 since AS (
@@ -104,7 +138,7 @@ INSERT INTO ledger_eod.verification_sums (
 )
 SELECT
     CAST(:verification_id AS bigint) AS verification_id,
-    balances.id AS balance_key,
+    COALESCE(captured.balance_key, balances.id) AS balance_key,
     summed.based_credit,
     summed.based_debit,
     summed.based_inflight_credit,
@@ -114,4 +148,12 @@ SELECT
     summed.inflight_credit,
     summed.inflight_debit
 FROM summed
-INNER JOIN blnk.balances ON balances.balance_id = summed.balance_id
+LEFT JOIN ledger_eod.captured_balances AS captured ON captured.balance_id = summed.balance_id
+LEFT JOIN blnk.balances  -- not captured yet, and no captured one that was given another id
+    ON balances.balance_id = CASE WHEN captured.balance_key IS NULL THEN summed.balance_id END
+        AND NOT EXISTS (
+            SELECT
+            FROM ledger_eod.captured_balances AS renamed
+            WHERE renamed.balance_key = balances.id
+        )
+WHERE captured.balance_key IS NOT NULL OR balances.id IS NOT NULL

@@ -9,12 +9,18 @@ WITH
 
 stored AS (
     SELECT
-        id AS balance_key,
         balance_id,
         credit_balance,
         debit_balance,
         inflight_credit_balance,
-        inflight_debit_balance
+        inflight_debit_balance,
+        COALESCE(
+            (
+                SELECT captured.balance_key FROM ledger_eod.captured_balances AS captured
+                WHERE captured.balance_id = balances.balance_id
+            ),
+            id
+        ) AS balance_key
     FROM blnk.balances
     WHERE balance_id = CAST(:balance_id AS text)
         AND balance = credit_balance - debit_balance

@@ -33,17 +33,17 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ledger_db.books.tables import balances, transactions
 from ledger_db.close.row_checksums import closes_to_check
-from ledger_db.close.tables import runs
+from ledger_db.close.tables import captured_balances, runs
 from ledger_db.core.amounts import Parts, plain, total
 from ledger_db.postings.rules import statement
-from ledger_db.server.catalogue import system_identifier
 from ledger_db.verification import tables
 from ledger_db.verification.causes import Finding
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 
 _KNOWN: Final = tables.discrepancies
-#: Of the balance or the transaction that a discrepancy is about.
-_CURRENCY: Final = func.coalesce(balances.c.currency, transactions.c.currency)
+#: Of the balance that a discrepancy is about, its row gone or not; the currency otherwise of its transaction.
+_BALANCE_ID: Final = func.coalesce(captured_balances.c.balance_id, balances.c.balance_id)
+_CURRENCY: Final = func.coalesce(captured_balances.c.currency, balances.c.currency, transactions.c.currency)
 
 
 @dataclass(frozen=True)
@@ -154,10 +154,10 @@ def close_unseen(connection: Connection, verification: Verification) -> int:
 def _is_seen_by(connection: Connection, verification: Verification) -> ColumnElement[bool]:
     """Whether a verification of this scope would see an open discrepancy if the difference were still there.
 
-    Checksums: what was found of the closes whose cuts are of this cluster; a restored copy can no longer check others.
+    Checksums: what was found of the closes that it checks.
     """
     if verification.scope == "checksums":
-        run_ids = closes_to_check(connection, system_identifier(connection))
+        run_ids = closes_to_check(connection)
         return and_(
             _KNOWN.c.business_date.is_not(None),
             cast(_KNOWN.c.evidence["run_id"].astext, BigInteger) == any_(literal(run_ids, ARRAY(BigInteger))),
@@ -201,13 +201,18 @@ def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
 def _is_restricted_to(verification: Verification) -> ColumnElement[bool]:
     if not verification.is_restricted:
         return true()
-    chosen = select(balances.c.id)
+    # as plan_balance_ranges.sql and compare_stored.sql name and restrict balances
+    captured = captured_balances
+    chosen = select(func.coalesce(captured.c.balance_key, balances.c.id)).select_from(
+        captured.outerjoin(balances, balances.c.balance_id == captured.c.balance_id, full=True)
+    )
     if verification.ledger_id is not None:
         chosen = chosen.where(balances.c.ledger_id == verification.ledger_id)
     if verification.currency is not None:
-        chosen = chosen.where(balances.c.currency == verification.currency)
+        chosen = chosen.where(func.coalesce(captured.c.currency, balances.c.currency) == verification.currency)
     if verification.balance_ids is not None:
-        chosen = chosen.where(balances.c.balance_id == any_(literal(verification.balance_ids, ARRAY(Text))))
+        asked = any_(literal(verification.balance_ids, ARRAY(Text)))
+        chosen = chosen.where(func.coalesce(captured.c.balance_id, balances.c.balance_id) == asked)
     return _KNOWN.c.balance_key.in_(chosen)
 
 
@@ -235,7 +240,7 @@ def list_discrepancies(
 ) -> list[Discrepancy]:
     """Discrepancies, largest difference first; ``verification_id``: only those that it saw."""
     query = _with_subjects(
-        select(_KNOWN, balances.c.balance_id, transactions.c.transaction_id, _CURRENCY.label("currency"))
+        select(_KNOWN, _BALANCE_ID.label("balance_id"), transactions.c.transaction_id, _CURRENCY.label("currency"))
     )
     if not closed_too:
         query = query.where(_KNOWN.c.closed_at.is_(None))
@@ -266,7 +271,8 @@ def cause_totals(connection: Connection, *, verification_id: int | None = None) 
 
 def _with_subjects(query: Select[Any]) -> Select[Any]:
     return query.select_from(
-        _KNOWN.outerjoin(balances, balances.c.id == _KNOWN.c.balance_key)
+        _KNOWN.outerjoin(captured_balances, captured_balances.c.balance_key == _KNOWN.c.balance_key)
+        .outerjoin(balances, balances.c.id == _KNOWN.c.balance_key)
         .outerjoin(transactions, transactions.c.id == _KNOWN.c.transaction_key)
     )  # fmt: skip
 

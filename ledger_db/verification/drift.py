@@ -13,15 +13,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from ledger_db.close.cut import cut_of
-from ledger_db.core.amounts import EXACT, NO_PARTS, Parts, plain
+from ledger_db.close.cluster import find_cluster
+from ledger_db.close.cut import base_parameters, cut_parameters
+from ledger_db.close.runs import Run, find_run
+from ledger_db.core.amounts import EXACT, Parts, plain
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import Hint, VerificationNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import has_unique_column
 from ledger_db.server.connections import set_local, without_time_limit
 from ledger_db.verification.causes import Explanation, Finding, Suspect, action_on, judge
-from ledger_db.verification.sweeps import Tally, Verification, base_date_of, find_verification
+from ledger_db.verification.sweeps import Tally, Verification, base_of, find_verification
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,29 @@ def verify_batch(connection: Connection, verification_id: int, keys: KeyRange) -
     verification = find_verification(connection, verification_id)
     if verification.status != "open" or verification.collected_at is None:
         raise VerificationNotOpen(f"{verification.name} has no sums to prove from", hint=Hint.start_verification)
-    rows = _compare_stored(connection, verification, keys)
-    differing = [row for row in rows if row.balance_key is not None]
+    base = base_of(connection, verification)
+    rows = _compare_stored(connection, verification, base, keys)
+    suspects = [suspect_of(row) for row in rows if row.balance_key is not None]
     findings = [
-        finding for suspect in _with_evidence(connection, verification, differing) for finding in judge(suspect)
+        finding for suspect in _with_evidence(connection, verification, base, suspects) for finding in judge(suspect)
     ]
     return BatchCheck(verification, rows[0].balance_count, rows[0].gross_volume, findings)
 
 
-def _compare_stored(connection: Connection, verification: Verification, keys: KeyRange) -> Sequence[Row[Any]]:
+def _compare_stored(
+    connection: Connection, verification: Verification, base: Run | None, keys: KeyRange
+) -> Sequence[Row[Any]]:
     # fresh sums are not in the statistics yet: planned for one row, it would be a nested loop
     set_local(connection, "enable_nestloop", "off")
     rows = connection.execute(
         statement(connection, "verification.compare_stored"),
         {
             "verification_id": verification.verification_id,
-            "cut": verification.cut,
             "first_key": keys.first_key,
             "last_key": keys.last_key,
-            "base_date": base_date_of(connection, verification),
+            "base_date": None if base is None else base.business_date,
             "from_genesis": verification.scope == "from-genesis",
+            **cut_parameters(connection, verification.cut),
             **verification.restriction,
         },
     ).all()
@@ -79,28 +84,27 @@ def _compare_stored(connection: Connection, verification: Verification, keys: Ke
     return rows
 
 
-def _with_evidence(connection: Connection, verification: Verification, rows: Sequence[Row[Any]]) -> list[Suspect]:
+def _with_evidence(
+    connection: Connection, verification: Verification, base: Run | None, suspects: Sequence[Suspect]
+) -> list[Suspect]:
     """The differing balances with the evidence that the rules read. Cost: their histories, by index."""
-    if not rows:
+    if not suspects:
         return []
-    suspects = [suspect_of(row) for row in rows]
-    if verification.base_run_id is not None:
-        base_date = base_date_of(connection, verification)
-        based = _based_sums(connection, verification, suspects)
+    if base is None:
+        suspects = [replace(suspect, snapshot=None) for suspect in suspects]
+    else:
+        raw = _raw_proof(connection, verification, suspects)
         # A balance made after the close has neither a snapshot nor postings before it: both witnesses are zero.
         # Compare with the close's figures in every scope, so that the difference is identical.
         suspects = [
             replace(
-                suspect, base_date=base_date, based=based.get(suspect.balance_id, NO_PARTS),
+                suspect, base_date=base.business_date, based=raw[suspect.balance_id].minus(suspect.since),
                 proven=suspect.snapshot.plus(suspect.since),
             )
             for suspect in suspects
             if suspect.snapshot is not None
         ]  # fmt: skip
-    else:
-        suspects = [replace(suspect, snapshot=None) for suspect in suspects]
-    base_cut = cut_of(connection, verification.base_run_id, "base")["base_cut"]
-    explanations = match_explanations(connection, suspects, base_cut)
+    explanations = match_explanations(connection, suspects, base)
     return [replace(suspect, explanations=explanations.get(suspect.balance_id, {})) for suspect in suspects]
 
 
@@ -110,6 +114,8 @@ def suspect_of(row: Row[Any]) -> Suspect:
         balance_key=row.balance_key,
         balance_id=row.balance_id,
         currency=row.currency,
+        live_key=row.live_key,
+        live_currency=row.live_currency,
         balance=row.stored_balance,
         inflight_balance=row.stored_inflight_balance,
         stored=Parts.of_row(row, "stored_"),
@@ -119,36 +125,42 @@ def suspect_of(row: Row[Any]) -> Suspect:
     )
 
 
-def _based_sums(connection: Connection, verification: Verification, suspects: Sequence[Suspect]) -> dict[str, Parts]:
-    """The sums of the raw rows in the base close's cut. From genesis the proof has them; otherwise they are read."""
+def _raw_proof(connection: Connection, verification: Verification, suspects: Sequence[Suspect]) -> dict[str, Parts]:
+    """What the raw rows prove from genesis on. That scope has just summed them; for the other they are read."""
     if verification.scope == "from-genesis":
-        return {suspect.balance_id: suspect.proven.minus(suspect.since) for suspect in suspects}
-    rows = connection.execute(
-        statement(connection, "verification.based_sums"),
-        {
-            "balance_ids": [suspect.balance_id for suspect in suspects],
-            **cut_of(connection, verification.base_run_id, "base"),
-        },
-    )
+        return {suspect.balance_id: suspect.proven for suspect in suspects}
+    return _raw_sums(connection, suspects)
+
+
+def _raw_sums(connection: Connection, suspects: Sequence[Suspect]) -> dict[str, Parts]:
+    rows = connection.execute(statement(connection, "verification.raw_sums"), _names_of(suspects))
     return {row.balance_id: Parts.of_row(row) for row in rows}
 
 
+def _names_of(suspects: Sequence[Suspect]) -> dict[str, Any]:
+    return {
+        "balance_keys": [suspect.balance_key for suspect in suspects],
+        "balance_ids": [suspect.balance_id for suspect in suspects],
+    }
+
+
 def match_explanations(
-    connection: Connection, suspects: Sequence[Suspect], base_cut: str | None
+    connection: Connection, suspects: Sequence[Suspect], base: Run | None
 ) -> dict[str, dict[str, Explanation]]:
     """The known mistakes that would account for each balance's drift. Cost: their histories, by index.
 
-    ``base_cut``: the newest close's; a queued hold that was recorded since may still be made.
+    ``base``: the newest close; a queued hold that its chain has not counted may still be made.
     """
     rows = connection.execute(
         statement(connection, "verification.match_explanations"),
         {
-            "balance_ids": [suspect.balance_id for suspect in suspects],
+            **_names_of(suspects),
             "credits": [suspect.drift.credit for suspect in suspects],
             "debits": [suspect.drift.debit for suspect in suspects],
             "inflight_credits": [suspect.drift.inflight_credit for suspect in suspects],
             "inflight_debits": [suspect.drift.inflight_debit for suspect in suspects],
-            "base_cut": base_cut,
+            "cluster_id": find_cluster(connection),
+            **base_parameters(connection, base),
         },
     )
     found: dict[str, dict[str, Explanation]] = {}
@@ -170,13 +182,14 @@ def check_transactions(connection: Connection, verification_id: int) -> list[Fin
     if verification.is_restricted:
         return []
     without_time_limit(connection)
+    set_local(connection, "jit", "off")  # how many rows sets of keys name is not in the statistics
     rows = connection.execute(
         statement(connection, "verification.check_transactions"),
         {
-            "cut": verification.cut,
             "reference_is_unique": has_unique_column(connection, "blnk.transactions", "reference"),
-            "base_cut": cut_of(connection, verification.base_run_id, "base")["base_cut"],
-            **cut_of(connection, verification.checked_run_id, "from"),
+            **cut_parameters(connection, verification.cut),
+            **base_parameters(connection, base_of(connection, verification)),
+            **base_parameters(connection, _checked_run(connection, verification), "from"),
         },
     )
     return [
@@ -191,3 +204,8 @@ def check_transactions(connection: Connection, verification_id: int) -> list[Fin
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _checked_run(connection: Connection, verification: Verification) -> Run | None:
+    """The close whose rows were checked before."""
+    return None if verification.checked_run_id is None else find_run(connection, verification.checked_run_id)

@@ -11,7 +11,6 @@ from sqlalchemy import Engine
 from ledger_db.close.row_checksums import closes_to_check
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import BatchFailed, Hint, RunAtWork, first_line, is_transient
-from ledger_db.server.catalogue import system_identifier
 from ledger_db.server.connections import one_instant, transaction
 from ledger_db.settings import get_settings
 from ledger_db.verification import closed_dates, discrepancies, drift, sweeps
@@ -105,7 +104,7 @@ def _check_balances(
 
 def _check_closes(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[CheckResult]]:
     with transaction(engine) as connection:
-        run_ids = closes_to_check(connection, system_identifier(connection))
+        run_ids = closes_to_check(connection)
     return [pool.submit(check_close, engine, verification.verification_id, run_id) for run_id in run_ids]
 
 

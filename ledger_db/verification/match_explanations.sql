@@ -1,6 +1,7 @@
 -- What known mistakes would have done to the stored rows of some balances, where that is exactly their drift.
--- balance_ids, and as parallel arrays credits, debits, inflight_credits, inflight_debits: stored minus proven.
--- base_cut: the base close's cut, NULL without one. Amounts in minor units.
+-- balance_keys, balance_ids, and as parallel arrays credits, debits, inflight_credits, inflight_debits: stored minus
+-- proven.
+-- base_run_id, base_genesis_run_id: the base close, NULL without one. cluster_id: this cluster. Amounts in minor units.
 -- Each mistake is tried for all of a balance's rows that it could have affected, and for each of them alone.
 -- Returns balance_id, explanation, row_count, transaction_ids (at most 20). Three explanations are facts about the
 -- balance and are returned whatever the drift: legacy_rate, not_integral and over_committed_hold. Of these, legacy_rate
@@ -12,6 +13,7 @@ WITH
 
 drift AS (
     SELECT
+        balance_key,
         balance_id,
         credit,
         debit,
@@ -19,12 +21,13 @@ drift AS (
         inflight_debit
     FROM
         unnest(
+            CAST(:balance_keys AS bigint[]),
             CAST(:balance_ids AS text[]),
             CAST(:credits AS numeric[]),
             CAST(:debits AS numeric[]),
             CAST(:inflight_credits AS numeric[]),
             CAST(:inflight_debits AS numeric[])
-        ) AS drifting (balance_id, credit, debit, inflight_credit, inflight_debit)
+        ) AS drifting (balance_key, balance_id, credit, debit, inflight_credit, inflight_debit)
 ),
 
 own AS MATERIALIZED (
@@ -81,8 +84,9 @@ orphans AS (  -- the application took it off a hold, but the row that it names h
         CASE
             WHEN parent.status = 'QUEUED'
                 AND parent.meta_data ->> 'inflight' = 'true'
-                AND
--- include close.after_cut(xid: parent.recorded_xid; cut: CAST(:base_cut AS pg_snapshot))
+                AND CAST(:base_run_id AS bigint) IS NOT NULL
+                AND NOT
+-- include close.is_counted(key: parent.id; base: base)
                 AND NOT EXISTS (
                     SELECT
                     FROM blnk.transactions AS copy
@@ -164,9 +168,10 @@ crossing AS (  -- the two sides have different currencies, and the stored row wa
         -own.inflight_credit AS inflight_credit,
         -own.inflight_debit AS inflight_debit
     FROM own
-    INNER JOIN blnk.balances AS source ON source.balance_id = own.source
-    INNER JOIN blnk.balances AS destination ON destination.balance_id = own.destination
-    WHERE source.currency <> destination.currency
+    WHERE
+-- include currency_of(balance_id: own.source)
+        <>
+-- include currency_of(balance_id: own.destination)
 ),
 
 mistakes AS (
@@ -195,18 +200,14 @@ tried AS (  -- all rows of a mistake together, and each row alone
     GROUP BY GROUPING SETS ((balance_id, explanation), (balance_id, explanation, transaction_key))
 ),
 
-opening AS (  -- the newest declaration of a balance counts
-    SELECT DISTINCT ON (balances.balance_id)
-        balances.balance_id,
-        CASE
-            WHEN opening_balances.system_identifier
-                = (SELECT CAST(control.system_identifier AS text) FROM pg_control_system() AS control)
-                THEN opening_balances.cut
-        END AS cut
-    FROM ledger_eod.opening_balances
-    INNER JOIN blnk.balances ON balances.id = opening_balances.balance_key
-    WHERE balances.balance_id = ANY(CAST(:balance_ids AS text[]))
-    ORDER BY balances.balance_id ASC, opening_balances.opening_balance_id DESC
+opening AS (
+    SELECT
+        drift.balance_id,
+        declared.cut
+    FROM (
+-- include newest_declarations(condition: balance_key = ANY(CAST(:balance_keys AS bigint[])))
+    ) AS declared
+    INNER JOIN drift ON drift.balance_key = declared.balance_key
 ),
 
 unprovable AS (  -- a declared opening balance covers what was recorded before the declaration
@@ -219,10 +220,10 @@ unprovable AS (  -- a declared opening balance covers what was recorded before t
     LEFT JOIN opening ON opening.balance_id = own.balance_id
     WHERE (own.exception LIKE 'legacy_rate%' OR own.exception = 'amount_not_integral')
         AND (
-            opening.cut IS NULL
-            OR NOT
--- include close.in_cut(xid: own.recorded_xid; cut: opening.cut)
-        )
+            opening.balance_id IS NOT NULL
+            AND
+-- include close.in_cut(key: own.transaction_key; xid: own.recorded_xid; cut: opening.cut)
+        ) IS NOT TRUE
     GROUP BY own.balance_id, explanation
 )
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection, exists, select
 
 from ledger_db.books.tables import balances
+from ledger_db.close.cluster import ensure_cluster
 from ledger_db.core.amounts import Parts
 from ledger_db.errors import DeclarationRefused, Hint, UnknownBalance
 from ledger_db.postings.rules import statement
@@ -41,6 +42,7 @@ def declare_opening_balance(
     """
     if not declared_by.strip() or not reason.strip():
         raise DeclarationRefused("a declaration is evidence: it needs who declares it, and why")
+    ensure_cluster(connection)  # before its cut
     row = connection.execute(
         statement(connection, "verification.declare_opening_balance"),
         {"balance_id": balance_id, "declared_by": declared_by.strip(), "reason": reason.strip()},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from math import ceil
 from typing import Any, Final, Literal
@@ -29,14 +29,16 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ledger_db.books.tables import balances
-from ledger_db.close.cut import cut_of
+from ledger_db.close.cluster import ensure_cluster
+from ledger_db.close.cut import base_parameters, cut_parameters
 from ledger_db.close.runs import Run, find_run, newest_certified_close
-from ledger_db.close.tables import runs
+from ledger_db.close.tables import captured_balances, runs
 from ledger_db.core.amounts import EXACT
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import Hint, NothingToVerify, UnknownBalance, UnknownVerification, VerificationNotOpen
@@ -52,7 +54,7 @@ SCOPES: Final[tuple[Scope, ...]] = ("since-close", "from-genesis", "checksums")
 
 @dataclass(frozen=True)
 class Verification:
-    """One sweep. ``checked_run_id``: the transactions in this close's cut were checked one by one before."""
+    """One sweep. ``checked_run_id``: the transactions that its chain counted were checked one by one before."""
 
     verification_id: int
     scope: Scope
@@ -153,18 +155,17 @@ def open_verification(
     currency: str | None = None,
     balance_ids: Sequence[str] | None = None,
 ) -> Verification:
-    """Open a verification and take its cut. Its base is the newest certified close of this cluster.
+    """Open a verification and take its cut. Its base is the newest certified close.
 
     Raises:
         NothingToVerify: the scope needs a close and there is none.
         UnknownBalance: one that is given does not exist, or none is given.
     """
     _require_known(connection, balance_ids)
-    base = usable_base(connection)
+    base = newest_certified_close(connection)
     if base is None and scope != "from-genesis":
-        raise NothingToVerify(
-            f"{scope}: there is no certified close of this cluster to verify from", hint=Hint.close_a_date_first
-        )
+        raise NothingToVerify(f"{scope}: there is no certified close to verify from", hint=Hint.close_a_date_first)
+    ensure_cluster(connection)  # before the cut: every cut of a cluster sees what existed when it was first seen
     verification_id = connection.execute(
         insert(tables.verifications)
         .values(
@@ -182,15 +183,9 @@ def open_verification(
     return find_verification(connection, verification_id)
 
 
-def usable_base(connection: Connection) -> Run | None:
-    """The newest certified close, unless it was cut on another cluster, whose transaction ids mean nothing here."""
-    base = newest_certified_close(connection)
-    return None if base is None or base.system_identifier != system_identifier(connection) else base
-
-
 def close_to_verify(connection: Connection) -> Run | None:
     """The newest certified close, when no finished verification of all balances has it as its base yet."""
-    base = usable_base(connection)
+    base = newest_certified_close(connection)
     if base is None:
         return None
     done = tables.verifications
@@ -212,9 +207,15 @@ def _is_of_all_balances(done: FromClause) -> ColumnElement[bool]:
 def _require_known(connection: Connection, balance_ids: Sequence[str] | None) -> None:
     if balance_ids is None:
         return
+    asked = literal(list(balance_ids), ARRAY(Text))
     known = set(
         connection.scalars(
-            select(balances.c.balance_id).where(balances.c.balance_id == any_(literal(list(balance_ids), ARRAY(Text))))
+            union(
+                *(
+                    select(table.c.balance_id).where(table.c.balance_id == any_(asked))
+                    for table in (balances, captured_balances)
+                )
+            )
         )
     )
     missing = sorted(set(balance_ids) - known)
@@ -240,18 +241,16 @@ def _checked_run_id(connection: Connection, base: Run | None) -> int | None:
     return None if run_id is None else int(run_id)
 
 
-def base_date_of(connection: Connection, verification: Verification) -> date | None:
-    """The business date of its base close."""
-    if verification.base_run_id is None:
-        return None
-    return find_run(connection, verification.base_run_id).business_date
+def base_of(connection: Connection, verification: Verification) -> Run | None:
+    """Its base close."""
+    return None if verification.base_run_id is None else find_run(connection, verification.base_run_id)
 
 
 def collect_postings(connection: Connection, verification_id: int) -> int:
     """Sum the postings in a verification's cut per balance and return how many balances have some.
 
-    Since the close: the postings that are not in its base. From genesis: all, split at the base. A second call changes
-    nothing and returns 0.
+    Since the close: the postings that its base's chain has not counted. From genesis: all, split at the base. A second
+    call changes nothing and returns 0.
 
     Raises:
         VerificationNotOpen: it has ended.
@@ -262,15 +261,16 @@ def collect_postings(connection: Connection, verification_id: int) -> int:
     without_time_limit(connection)  # one statement for the whole sweep
     # a crash loses at most the working rows, together with collected_at
     set_local(connection, "synchronous_commit", "off")
+    set_local(connection, "jit", "off")  # how many rows sets of keys name is not in the statistics
     count = connection.execute(
         statement(connection, "verification.collect_postings"),
         {
             "verification_id": verification_id,
-            "cut": verification.cut,
             "balance_ids": verification.balance_ids,
-            # without a base nothing is in it, and everything is summed as since
+            # without a base nothing is counted, and everything is summed as since
             "from_genesis": verification.scope == "from-genesis" and verification.base_run_id is not None,
-            **cut_of(connection, verification.base_run_id, "base"),
+            **cut_parameters(connection, verification.cut),
+            **base_parameters(connection, base_of(connection, verification)),
         },
     ).rowcount
     connection.execute(

@@ -38,7 +38,7 @@ verifications = Table(
     Column("scope", verification_scope, nullable=False),
     Column("status", verification_status, nullable=False, server_default=text("'open'")),
     Column("base_run_id", BigInteger, ForeignKey(runs.c.run_id)),
-    # The transactions in this close's cut were checked one by one before; NULL: none were.
+    # The transactions that this close's chain counted were checked one by one before; NULL: none were.
     Column("checked_run_id", BigInteger, ForeignKey(runs.c.run_id)),
     Column("cut", PgSnapshot, nullable=False),
     Column("system_identifier", Text, nullable=False),
@@ -60,15 +60,16 @@ verifications = Table(
     schema=EOD_SCHEMA,
 )
 
-#: Working rows of an open verification: per balance, the postings in its cut, split at its base close. Not evidence.
+#: Working rows of an open verification: per balance, the postings in its cut, by whether its base counted them. Not
+#: evidence.
 verification_sums = Table(
     "verification_sums",
     metadata,
     Column("verification_id", BigInteger, primary_key=True, autoincrement=False),
     Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
-    # in the base close's cut; zero where the scope takes them from its snapshots
+    # what the base close's snapshots hold; zero where the scope takes it from them
     *money_columns(prefixed("based_", PART_COLUMNS)),
-    # not in it
+    # what they do not hold
     *money_columns(PART_COLUMNS),
     schema=EOD_SCHEMA,
 )
@@ -86,7 +87,7 @@ opening_balances = Table(
     Column("declared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
     # what it covers: rows recorded later have to prove themselves again
     Column("cut", PgSnapshot, nullable=False, server_default=text("pg_current_snapshot()")),
-    # the cluster of that cut; in another one it covers nothing
+    # the cluster of that cut; in another one it covers what came there with the ledger
     Column("system_identifier", Text, nullable=False, server_default=""),
     # compare_stored.sql: the newest declaration of each balance of a range
     Index("ix_opening_balances_balance_key", "balance_key", "opening_balance_id"),

@@ -373,7 +373,7 @@ def test_rows_of_an_open_run_can_be_removed_and_not_edited(books: Books) -> None
     books.post("recorded  source  destination  amount\n2026-01-31 09:00  @world  wallet  1.00 USD")
     run = books.open_day("2026-01-31")
     books.execute(
-        "INSERT INTO ledger_eod.activity VALUES (:run_id, 1, '2026-01-31', false, 1, 0, 0, 0, 0, NULL)",
+        "INSERT INTO ledger_eod.activity VALUES (:run_id, 1, '2026-01-31', false, 1, 0, 0, 0, 0, NULL, 1)",
         run_id=run.run_id,
     )
     refused_change(books, "UPDATE ledger_eod.activity SET credit_balance = 1")

@@ -9,8 +9,9 @@ from datetime import date
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run, refuse_certification
+from ledger_db.close.counting import plan_pieces
+from ledger_db.close.driver import count_rows
 from ledger_db.close.opening import abandon_run, open_close
 from ledger_db.close.runs import Run, certified_close_of, find_run, list_runs, lock_open_run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -53,8 +54,8 @@ def without_triggers(books: Books, table: str) -> Iterator[None]:
 def written(books: Books) -> Run:
     """The close of 31 January, all rows written and not certified yet."""
     run = books.open_day("2026-01-31")
+    count_rows(books.engine, run.run_id)
     with books.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
         ensure_partition(connection, run.business_date)
     with books.engine.begin() as connection:
         write_snapshot_batch(connection, run.run_id, KeyRange(1, 100, 100))
@@ -134,8 +135,7 @@ def test_tampered_activity_is_refused(opened: Books) -> None:
 def test_activity_that_does_not_cancel_out_is_refused(opened: Books) -> None:
     """Both sides agree with each other, and the books still do not balance: no exception explains it."""
     run = opened.open_day("2026-01-31")
-    with opened.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
+    count_rows(opened.engine, run.run_id)
     opened.execute(
         "DELETE FROM ledger_eod.activity WHERE run_id = :run AND balance_key = "
         "(SELECT id FROM blnk.balances WHERE balance_id = 'bln_shop')",
@@ -153,8 +153,8 @@ def test_activity_that_does_not_cancel_out_is_refused(opened: Books) -> None:
 def test_one_plan_covers_every_balance(opened: Books) -> None:
     """The rounds of a close are for balances that commit behind a plan, not for ranges that a plan leaves out."""
     run = opened.open_day("2026-01-31")
+    count_rows(opened.engine, run.run_id)
     with opened.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
         ensure_partition(connection, run.business_date)
         ranges = plan_key_ranges(connection, run.run_id, batch_size=2)
     ((balance_count,),) = opened.rows("SELECT count(*) FROM blnk.balances")
@@ -244,7 +244,7 @@ def test_a_certified_run_takes_no_more_rows(opened: Books) -> None:
     run = opened.close_day("2026-01-31")
     for call in (
         lambda connection: write_snapshot_batch(connection, run.run_id, KeyRange(1, 100, 100)),
-        lambda connection: collect_activity(connection, run.run_id),
+        lambda connection: plan_pieces(connection, run.run_id, piece_size=10),
         lambda connection: abandon_run(connection, run.run_id),
         lambda connection: lock_open_run(connection, run.run_id, shared=True),
     ):
@@ -335,12 +335,17 @@ def test_the_checksum_changes_when_any_figure_does(opened: Books, column: str) -
 @pytest.mark.parametrize(
     "row",
     [
-        "INSERT INTO ledger_eod.activity SELECT run_id, balance_key + 1000, effective_date, TRUE, 1, 5, 0, 0, 0, NULL "
-        "FROM ledger_eod.activity LIMIT 1",
+        "INSERT INTO ledger_eod.activity SELECT run_id, balance_key + 1000, effective_date, TRUE, 1, 5, 0, 0, 0, NULL, "
+        "1 FROM ledger_eod.activity LIMIT 1",
         "INSERT INTO ledger_eod.balance_snapshots SELECT run_id, balance_key + 1000, NULL, business_date, kind, 5, 0, "
         "0, 0 FROM ledger_eod.balance_snapshots LIMIT 1",
         "INSERT INTO ledger_eod.run_totals SELECT run_id, 'XXX', 1, 5, 0, 0, 0, 0, 0 FROM ledger_eod.runs LIMIT 1",
-        "INSERT INTO ledger_eod.run_exceptions SELECT run_id, 1, 'USD', 'made up', 5, 0 FROM ledger_eod.runs LIMIT 1",
+        "INSERT INTO ledger_eod.run_exceptions SELECT run_id, 1, 'USD', 'made up', 5, 0, 1 "
+        "FROM ledger_eod.runs LIMIT 1",
+        "INSERT INTO ledger_eod.run_keys SELECT run_id, 'counted', 9, business_date, 9, '{[80000,80001)}' "
+        "FROM ledger_eod.runs LIMIT 1",
+        "INSERT INTO ledger_eod.row_digests SELECT run_id, 9, business_date, 0, 0, 0, '' FROM ledger_eod.runs LIMIT 1",
+        "INSERT INTO ledger_eod.run_pieces SELECT run_id, 9, 'new', 1, 2 FROM ledger_eod.runs LIMIT 1",
     ],
 )
 def test_rows_put_into_a_certified_run_by_hand_are_refused(opened: Books, row: str) -> None:

@@ -16,8 +16,8 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from ledger_db.attach.migrate import migrate
-from ledger_db.close.activity import collect_activity
 from ledger_db.close.certification import certify_run
+from ledger_db.close.driver import count_rows
 from ledger_db.close.opening import abandon_run, open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
@@ -26,9 +26,7 @@ from ledger_db.errors import (
     BatchFailed,
     ForeignRecords,
     NotCertified,
-    NothingToVerify,
     RunNotOpen,
-    UnknowableAt,
     is_transient,
 )
 from ledger_db.history.balance_at import balance_at
@@ -78,8 +76,7 @@ def write_in_disorder(
     ``between`` is called after the first batch and before the last one.
     """
     engine = make_engine(ledger.url)
-    with engine.begin() as connection:
-        collect_activity(connection, run.run_id)
+    count_rows(engine, run.run_id)
     with engine.begin() as connection:
         ensure_partition(connection, run.business_date)
         first, *middle, last = plan_key_ranges(connection, run.run_id, batch_size=3)
@@ -372,8 +369,8 @@ def test_a_database_crash_in_the_middle_loses_nothing_that_is_not_written_again(
         untouched.close_day("2026-01-31", batch_size=5)
         expected = evidence(untouched, run)
 
+    count_rows(books.engine, run.run_id)
     with books.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
         ensure_partition(connection, run.business_date)
     with books.engine.begin() as connection:
         ranges = plan_key_ranges(connection, run.run_id, batch_size=5)
@@ -404,8 +401,7 @@ def test_a_lock_on_the_partition_times_out_names_the_ranges_and_is_transient(
     monkeypatch.setenv("LEDGER_LOCK_TIMEOUT_SECONDS", "1")
     get_settings.cache_clear()
     run = books.open_day("2026-01-31")
-    with books.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
+    count_rows(books.engine, run.run_id)
     ranges = closing.plan_batches.fn(run.run_id, 4)
     with books.engine.connect() as blocking, blocking.begin():
         blocking.execute(text("LOCK TABLE ledger_eod.balance_snapshots_2026_01 IN SHARE MODE"))
@@ -432,8 +428,7 @@ def test_a_poisoned_row_keeps_the_others_and_the_next_call_writes_only_what_is_m
         "FOR EACH ROW EXECUTE FUNCTION public.poison()"
     )
     run = books.open_day("2026-01-31")
-    with books.engine.begin() as connection:
-        collect_activity(connection, run.run_id)
+    count_rows(books.engine, run.run_id)
     ranges = closing.plan_batches.fn(run.run_id, 3)
     with pytest.raises(BatchFailed, match=r"could not write balance keys 4–6: poisoned$") as failed:
         closing.write_snapshots.fn(run.run_id, ranges)
@@ -456,24 +451,21 @@ def test_a_poisoned_row_keeps_the_others_and_the_next_call_writes_only_what_is_m
     assert_proved(books, certified)
 
 
-def test_a_balance_that_commits_late_under_a_lower_key_is_written_by_the_next_call(books: Books) -> None:
-    """Keys are given before the commit: a key below the run's highest can appear while its batches are at work."""
+def test_a_balance_that_commits_late_under_a_lower_key_belongs_to_the_next_run(books: Books) -> None:
+    """Keys are given before the commit: a key below the run's highest can appear while it is at work, or afterwards."""
     books.open("@world")
     with books.engine.connect() as slow, slow.begin():
         books.open("slow", connection=slow)
         books.open("quick")
-        run = books.open_day("2026-01-31")
-        with books.engine.begin() as connection:
-            collect_activity(connection, run.run_id)
-            ensure_partition(connection, run.business_date)
-            ranges = plan_key_ranges(connection, run.run_id, batch_size=1)
-        for keys in ranges:
-            with books.engine.begin() as connection:
-                write_snapshot_batch(connection, run.run_id, keys)
+        run = books.finish(books.open_day("2026-01-31"))
         slow.commit()
-    with books.engine.begin() as connection, pytest.raises(NotCertified, match="1 balances have no snapshot"):
-        certify_run(connection, run.run_id)
-    assert_proved(books, books.finish(run))
+    assert_proved(books, run)
+    view = "SELECT balance_id FROM ledger_eod.daily_balances WHERE run_id = :run ORDER BY 1"
+    assert books.rows(view, run=run.run_id) == [("bln_quick",), ("bln_world_usd",)]
+    following = books.close_day("2026-02-01")
+    assert_proved(books, following)
+    assert books.rows(view, run=following.run_id) == [("bln_quick",), ("bln_slow",), ("bln_world_usd",)]
+    assert books.rows(view, run=run.run_id) == [("bln_quick",), ("bln_world_usd",)]
 
 
 # Interim runs, running again ------------------------------------------------------------------------------------------
@@ -585,7 +577,7 @@ def restore(books: Books, folder: Path, name: str, dump: Path) -> Books:
     return copy
 
 
-def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server: Path, tmp_path: Path) -> None:
+def test_a_restored_copy_is_detected_and_its_chain_goes_on(books: Books, other_server: Path, tmp_path: Path) -> None:
     with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # transaction ids well ahead of the other cluster's
         connection.execute(
@@ -594,8 +586,7 @@ def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server:
     many_balances(books, 5)
     old = books.close_day("2026-01-31")
     unfinished = books.open_day("2026-02-01")
-    with books.engine.begin() as connection:
-        collect_activity(connection, unfinished.run_id)
+    count_rows(books.engine, unfinished.run_id)
 
     copied = restore(books, other_server, "copy", tmp_path / "dump")
     copied.post("""
@@ -612,18 +603,21 @@ def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server:
     # the trap: judged by the old cut, both rows were known before and would never be counted
     assert (count, both_long_known) == (2, True)
 
-    # before the first close of the copy, history answers from the first posting, and cannot tell what was known
+    # what was known then is told by keys; what is new here is known now, also before the copy's first close
     assert copied.balance("w0", at="2026-02-01") == copied.balance("w0", at="2026-02-01", from_source=True) == "501.00"
-    with pytest.raises(UnknowableAt, match=r"cut before this database was restored"):
-        copied.balance("w0", at="2026-02-01", known_at="2026-01-31")
+    for from_source in (False, True):
+        assert copied.balance("w0", at="2026-02-01", known_at="2026-01-31", from_source=from_source) == "1.00"
 
+    definition = "SELECT attname, attnum FROM pg_attribute WHERE attrelid = 'blnk.transactions'::regclass ORDER BY 2"
+    before = copied.rows(definition)
     run = copied.close_day("2026-02-01")
     assert run.run_id != unfinished.run_id
-    assert (run.base_run_id, run.genesis_run_id) == (None, run.run_id)
+    assert (run.base_run_id, run.genesis_run_id) == (old.run_id, old.genesis_run_id)
     assert copied.rows("SELECT status::text FROM ledger_eod.runs ORDER BY run_id") == [
         ("certified",), ("abandoned",), ("certified",),
     ]  # fmt: skip
-    assert_proved(copied, run)
+    assert_proved(copied, run, everything=True)
+    assert copied.rows(definition) == before, "nothing of the ledger is altered"
     copied.execute("UPDATE blnk.transactions SET meta_data = '{\"kept\": true}'")  # its triggers still work
     copied.post("""
         recorded          effective         source  destination  amount
@@ -631,13 +625,12 @@ def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server:
     """)
     following = copied.close_day("2026-02-02")
     assert following.base_run_id == run.run_id
-    assert_proved(copied, following)
+    assert_proved(copied, following, everything=True)
     for from_source in (False, True):
         for at, amount in (("2026-01-16", "500.00"), ("2026-02-01", "508.00"), ("2026-02-03", "508.00")):
             assert copied.balance("w0", at=at, from_source=from_source) == amount
         assert copied.balance("w0", at="2026-02-03", known_at="2026-02-01", from_source=from_source) == "501.00"
-        with pytest.raises(UnknowableAt):
-            copied.balance("w0", at="2026-02-01", known_at="2026-01-31", from_source=from_source)
+        assert copied.balance("w0", at="2026-02-01", known_at="2026-01-31", from_source=from_source) == "1.00"
     with copied.engine.begin() as connection:  # the evidence from before stays
         assert open_close(
             connection, business_date=old.business_date, calendar=closing.calendar(), now=instant("2026-03-01")
@@ -647,19 +640,19 @@ def test_a_restored_copy_is_detected_and_proved_anew(books: Books, other_server:
 
 def test_an_interim_run_may_be_the_first_in_a_restored_copy(books: Books, other_server: Path, tmp_path: Path) -> None:
     many_balances(books, 3)
-    books.close_day("2026-01-31")
+    closed = books.close_day("2026-01-31")
     copied = restore(books, other_server, "copy_interim", tmp_path / "dump")
     copied.post("""
         recorded          effective         source  destination  amount
         2026-02-01 09:00  2026-01-15 09:00  @world  w0           500.00 USD
     """)
     first = interim(copied, "2026-02-01 10:00")
-    assert first.base_run_id is None
-    assert_proved(copied, first)
+    assert first.base_run_id == closed.run_id
+    assert_proved(copied, first, everything=True)
     close = copied.close_day("2026-02-01")
-    assert close.base_run_id is None
-    assert_proved(copied, close)
-    assert_proved(copied, copied.close_day("2026-02-02"))
+    assert close.base_run_id == closed.run_id
+    assert_proved(copied, close, everything=True)
+    assert_proved(copied, copied.close_day("2026-02-02"), everything=True)
     copied.engine.dispose()
 
 
@@ -668,9 +661,7 @@ def open_discrepancies(books: Books) -> set[tuple[str, str]]:
         return {(each.cause, each.subject) for each in list_discrepancies(connection)}
 
 
-def test_a_restored_copy_is_verified_from_its_own_closes_and_keeps_what_was_found(
-    books: Books, other_server: Path, tmp_path: Path
-) -> None:
+def test_a_restored_copy_is_verified_as_the_original_was(books: Books, other_server: Path, tmp_path: Path) -> None:
     books.post("""
         recorded          source  destination  amount     reference
         2026-01-29 09:00  @world  wallet       12.00 USD  moved
@@ -696,20 +687,28 @@ def test_a_restored_copy_is_verified_from_its_own_closes_and_keeps_what_was_foun
 
     copied = restore(books, other_server, "copy_verified", tmp_path / "dump")
     copied.post("source  destination  amount\n@world  wallet  1.00 USD")  # recorded under a number long in the old cuts
-    for scope in ("since-close", "checksums"):
-        with pytest.raises(NothingToVerify, match=f"{scope}: there is no certified close of this cluster"):
-            verify(copied, scope)
-    sweep = verify(copied, "from-genesis")
-    assert (sweep.verification.base_run_id, sweep.findings, sweep.verification.closed_count) == (None, [], 0)
-    run = copied.close_day("2026-01-31")
-    assert run.base_run_id is None
     for scope in SCOPES:
         sweep = verify(copied, scope)
-        assert (sweep.verification.base_run_id, sweep.findings) == (run.run_id, [])
-        assert sweep.verification.closed_count == 0, "what the closes of the other cluster showed cannot be seen here"
-    assert open_discrepancies(copied) == found
+        assert sweep.verification.closed_count == 0
+    assert open_discrepancies(copied) == found, "the closed past is checked as before"
+    stopped = copied.open_day("2026-01-31")
+    with pytest.raises(NotCertified):  # the altered snapshot stops the chain here, too
+        copied.finish(stopped)
+    with copied.engine.begin() as connection:
+        abandon_run(connection, stopped.run_id)
+    unguarded(
+        copied, "ledger_eod.balance_snapshots",
+        "UPDATE ledger_eod.balance_snapshots SET credit_balance = credit_balance - 3 "
+        "WHERE business_date = '2026-01-30' "
+        "AND balance_key = (SELECT id FROM blnk.balances WHERE balance_id = 'bln_shop')",
+    )  # fmt: skip
+    run = copied.close_day("2026-01-31")
+    for scope in SCOPES:
+        verify(copied, scope)
+    assert open_discrepancies(copied) == {each for each in found if each[1].endswith("2026-01-29")}
     copied.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 5 WHERE balance_id = 'bln_shop'")
     assert causes(verify(copied, "since-close").found) == {("tampered_stored_row", "bln_shop")}
+    assert run.base_run_id is not None
     copied.engine.dispose()
 
 
@@ -733,7 +732,7 @@ def balances_of(books: Books, run: Run) -> list[tuple[object, ...]]:
     )
 
 
-def test_ids_of_another_cluster_are_forgotten_before_the_first_close(books: Books) -> None:
+def test_ids_of_another_cluster_count_where_they_were_there_before_the_first_close(books: Books) -> None:
     books.post("""
         recorded          source  destination  amount
         2026-01-31 09:00  @world  wallet       10.00 USD
@@ -741,7 +740,8 @@ def test_ids_of_another_cluster_are_forgotten_before_the_first_close(books: Book
     copy_in(books, "copied")
     run = books.close_day("2026-01-31")
     assert balances_of(books, run) == [("bln_wallet", 2000), ("bln_world_usd", -2000)]
-    assert books.rows("SELECT count(*) FROM blnk.transactions WHERE recorded_xid IS NOT NULL") == [(0,)]
+    assert books.rows("SELECT count(*) FROM blnk.transactions WHERE recorded_xid = '900000000'") == [(1,)]
+    assert balances_of(books, books.close_day("2026-02-01")) == [("bln_wallet", 2000), ("bln_world_usd", -2000)]
 
 
 def test_ids_of_another_cluster_are_refused_once_days_are_closed(books: Books) -> None:

@@ -16,13 +16,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from ledger_db.close.runs import newest_certified_close
 from ledger_db.correction.corrections import correct_balance, lock_balance, write_correction
 from ledger_db.correction.proposals import find_resumable
 from ledger_db.correction.recalculation import recalculate
 from ledger_db.correction.reconstructions import Reconstruction, find_reconstruction
 from ledger_db.errors import StaleFigures, is_transient, sqlstate_of
 from ledger_db.server.connections import make_engine
-from ledger_db.verification.sweeps import usable_base
 from tests.testing import PROJECT
 from tests.testing.blnk_writer import VersionRefusedError, read, transfer
 from tests.testing.books import Books, Ledger, instant
@@ -123,7 +123,7 @@ def test_writer_that_waits_for_a_correction_is_refused_when_it_is_done(books: Bo
 def test_correction_on_figures_from_before_a_writer_is_refused(books: Books) -> None:
     tamper(books, "wallet", "credit_balance", 500)
     with books.engine.connect() as connection:
-        found = recalculate(connection, "bln_wallet", usable_base(connection))
+        found = recalculate(connection, "bln_wallet", newest_certified_close(connection))
     pay(books)
     rows = books.stored_rows()
     refused = pytest.raises(StaleFigures, match="bln_wallet was written since it was read")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from ledger_db.close.cluster import forget_recorded
 from ledger_db.errors import ApprovalRefused, ReconstructionRefused, UnknownBalance
 from ledger_db.history.balance_at import balance_at
 from ledger_db.verification.opening_balances import declare_opening_balance
@@ -496,28 +495,47 @@ def test_negative_hold_is_not_written(books: Books) -> None:
     assert "negative hold" in result.remark
 
 
-def test_declaration_from_before_a_restore_covers_nothing(books: Books) -> None:
-    """Transaction ids say nothing about a declaration of another cluster: what it covered cannot be told any more."""
+def test_declaration_from_before_a_restore_covers_what_came_along_and_nothing_since(books: Books) -> None:
+    """Transaction ids say nothing in another cluster: which rows were there when the ledger came is known by key."""
     a_day(books)
     tamper(books, "wallet", "credit_balance", 50)
     tamper(books, "wallet", "balance", 50)
+    record_unprovable(books, "before")
     with books.engine.begin() as connection:
         declare_opening_balance(connection, "bln_wallet", declared_by="Ada", reason="migrated")
-    books.insert(
-        source="bln_world_usd", destination="bln_wallet", amount=Decimal("1.005"), precise_amount=None, currency="USD",
-        stored_too=False, created_at=instant("2026-02-01 10:00").replace(tzinfo=None),
-    )  # fmt: skip
-    assert reconstruct(books, "wallet")["bln_wallet"].verdict == "agrees"
-    with books.engine.begin() as connection:
-        forget_recorded(connection)
-    for table in ("opening_balances", "runs"):
-        books.execute(f"ALTER TABLE ledger_eod.{table} DISABLE TRIGGER USER")
-        books.execute(f"UPDATE ledger_eod.{table} SET system_identifier = '1'")
-    books.close_day("2026-02-01")
+    move_to_another_cluster(books)
+    for close in (None, "2026-02-01"):
+        if close is not None:
+            books.close_day(close)
+        assert reconstruct(books, "wallet")["bln_wallet"].verdict == "agrees"
+        assert verify(books, "since-close").findings == verify(books, "from-genesis").findings == []
+        tamper(books, "wallet", "credit_balance", 3)
+        assert {each.cause for each in verify(books, "since-close").found} == {"tampered_stored_row"}
+        assert reconstruct(books, "wallet")["bln_wallet"].verdict == "corrected"
+
+    record_unprovable(books, "since")
     tamper(books, "wallet", "credit_balance", 101)  # what the application added for it
+    assert {each.cause for each in verify(books, "since-close").found} == {"wrong_scale"}
     (result,) = reconstruct(books, "wallet").values()
     assert result.verdict == "refused"
-    assert "have no exact amount" in result.remark
+    assert "1 transactions have no exact amount" in result.remark
+
+
+def record_unprovable(books: Books, reference: str) -> None:
+    """A row with more decimals than its precision allows."""
+    books.insert(
+        source="bln_world_usd", destination="bln_wallet", amount=Decimal("1.005"), precise_amount=None, currency="USD",
+        stored_too=False, created_at=instant("2026-02-01 10:00").replace(tzinfo=None), reference=reference,
+    )  # fmt: skip
+
+
+def move_to_another_cluster(books: Books) -> None:
+    """As if the ledger had been dumped in another cluster and restored here."""
+    for table in ("opening_balances", "clusters"):
+        books.execute(f"ALTER TABLE ledger_eod.{table} DISABLE TRIGGER USER")
+        books.execute(f"UPDATE ledger_eod.{table} SET system_identifier = '1'")
+    books.execute("ALTER TABLE blnk.transactions DISABLE TRIGGER USER")
+    books.execute("UPDATE blnk.transactions SET recorded_xid = CAST('900000000' AS xid8)")
 
 
 # Near the limit of a notification, with the application's own trigger -------------------------------------------------

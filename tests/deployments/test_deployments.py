@@ -109,8 +109,9 @@ def _registered() -> dict[str, Any]:
 def test_worker_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(
         database_url="postgresql://ledger:secret@db/blnk", time_zone="Europe/Berlin", cut_off="17:00", batch_size=7,
-        workers=3, statement_timeout_seconds=11, lock_timeout_seconds=13, approval_limits={"USD": "5000", "EUR": 0},
-        approval_balances=2, approval_hours=5, notification_block="slack-webhook/finance", review_window_seconds=17,
+        piece_size=9, workers=3, statement_timeout_seconds=11, lock_timeout_seconds=13,
+        approval_limits={"USD": "5000", "EUR": 0}, approval_balances=2, approval_hours=5,
+        notification_block="slack-webhook/finance", review_window_seconds=17,
         end_of_day_expected_seconds=3601, late_run_seconds=19, silent_run_seconds=601, data_folder="/var/lib/ledger",
     )  # fmt: skip
     for name, value in settings_environment(settings).items():

@@ -211,12 +211,12 @@ def test_docstrings_and_comments_refer_to_what_is_there() -> None:
         ("see ``books.record``", ["books.record"]),
         ("see ``ledger_db.books.recording.Movement.status``", []),
         ("see ``ledger_db.books.recording.Movement.state``", ["ledger_db.books.recording.Movement.state"]),
-        ("the statement ``close.collect_activity``", []),
+        ("the statement ``close.count_piece``", []),
         ("``recording.record``, and ``tables.balances``", []),
         ("``run.closes_at`` of a variable, ``app.command`` of a library", []),
         ("the table ``ledger_eod.runs``, and ``ledger_eod.run``", ["ledger_eod.run"]),
         ("tests/close/test_time.py, tests/test_time.py, tests/*/test_drift.py", ["tests/test_time.py"]),
-        ("collect_activity.sql and collect.sql", ["collect.sql"]),
+        ("count_piece.sql and collect.sql", ["collect.sql"]),
     ],
 )
 def test_finds_what_is_stale(written: str, stale: list[str]) -> None:

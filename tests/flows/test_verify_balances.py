@@ -142,7 +142,7 @@ def test_a_ledger_without_a_close_fails_in_one_clear_line(books: Books, heard: H
     books.open("wallet")
     state = sweep()
     assert state.is_failed()
-    assert "there is no certified close of this cluster to verify from" in str(state.message)
+    assert "there is no certified close to verify from" in str(state.message)
     assert "Traceback" not in heard.text
     assert sweep(scope="from-genesis").is_completed()
 

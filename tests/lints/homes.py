@@ -23,7 +23,10 @@ PACKAGES: Final = ("deployments", "flows", "ledger_db", "tasks")
 MIGRATIONS: Final = "ledger_db/attach/migrations/versions/"
 
 CUT_FILES: Final = ("ledger_db/close/after_cut.sql", "ledger_db/close/in_cut.sql")
-SHARED_INCLUDES: Final = ("close.after_cut", "close.in_cut", "close.since_base")
+SHARED_INCLUDES: Final = (
+    "close.after_cut", "close.in_cut", "close.in_chain", "close.is_counted", "close.not_counted", "close.older_keys",
+    "close.business_date", "close.since_cut",
+)  # fmt: skip
 #: Runs an edit by hand, and prints it as it runs it.
 DEMO: Final = "deployments/demo.py"
 #: The loader of .sql files, the catalogue's queries, the defaults of columns of amounts, and the demo.
@@ -211,7 +214,7 @@ def includes(file: File) -> Iterator[Seen]:
             1 + file.text.count("\n", 0, match.start()),
             None
             if shared
-            else f"{match[1]} belongs to another package and is not shared; only postings and the cut are.",
+            else f"{match[1]} belongs to another package and is not shared; only postings and what a close counts are.",
         )
 
 

@@ -22,34 +22,44 @@ if TYPE_CHECKING:
 
 #: A file that an include stands for one of; the other one is as simple as can be.
 RATE = ("postings.rate", "postings.legacy_rate")
+#: The rows of a piece: an include of one statement, which is linted with each of its files.
+PIECE_ROWS = ("close.piece_rows", ("close.new_rows", "close.older_rows"))
 STEP = 4
 #: A placeholder that stands alone on its line; it stands for a list.
 ALONE = re.compile(r"^( *)\{([a-z_]+)\}$", re.MULTILINE)
 #: After these an included text is one step further in: an opening bracket, or a clause that stands alone on its line.
-OPENS = re.compile(r"(\(|^ *(WHERE|HAVING))( *--.*)?$")
+OPENS = re.compile(r"(\(|^ *(SELECT|WHERE|HAVING|ELSE))( *--.*)?$")
 
 
 def statements() -> list[str]:
     """The names of all whole statements; parts of them are linted where they are included."""
     files = Path(ledger_db.__file__).parent.glob("*/*.sql")
     names = {f"{path.parent.name}.{path.stem}" for path in files}
-    parts = {part for name in names for part in includes(name)} | {"postings.no_rate", "postings.legacy_rate"}
+    chosen = {"postings.no_rate", "postings.legacy_rate", *PIECE_ROWS[1]}
+    parts = {part for name in {*names, *PIECE_ROWS[1]} for part in includes(name)} | chosen
     return sorted(names - parts)
 
 
-def laid_out(name: str) -> str:
+def variants(name: str) -> list[tuple[tuple[str, str], ...]]:
+    """The ways in which a statement is rendered."""
+    if PIECE_ROWS[0] not in includes(name):
+        return [(RATE,)]
+    return [(RATE, (PIECE_ROWS[0], rows)) for rows in PIECE_ROWS[1]]
+
+
+def laid_out(name: str, variant: tuple[tuple[str, str], ...] = (RATE,)) -> str:
     """A statement as ``source`` renders it, with the included texts indented.
 
     Raises:
         ValueError: it differs from what ``source`` renders by more than white space.
     """
-    text = _laid_out(name, {}).strip() + "\n"
-    if text.split() != source(name, (RATE,)).split():
+    text = _laid_out(name, {}, dict(variant)).strip() + "\n"
+    if text.split() != source(name, variant).split():
         raise ValueError(f"{name} is not what the database gets")
     return text
 
 
-def _laid_out(name: str, arguments: dict[str, str]) -> str:
+def _laid_out(name: str, arguments: dict[str, str], variant: dict[str, str]) -> str:
     written = ALONE.sub(
         lambda match: textwrap.indent(arguments[match[2]].replace(", ", ",\n"), match[1]), loader._read(name)
     )
@@ -59,8 +69,10 @@ def _laid_out(name: str, arguments: dict[str, str]) -> str:
         text += written[end : match.start()]
         end = match.end()
         included = loader._full_name(match["name"], name)
-        included = RATE[1] if included == RATE[0] else included
-        text += textwrap.indent(_laid_out(included, loader._arguments(match)).strip(), " " * _indentation(text))
+        included = variant.get(included, included)
+        text += textwrap.indent(
+            _laid_out(included, loader._arguments(match), variant).strip(), " " * _indentation(text)
+        )
     return text + written[end:]
 
 
@@ -96,7 +108,12 @@ def main(arguments: list[str]) -> int:
         names, found = ["standard input"], findings("standard input", sys.stdin.read())
     else:
         names = statements()
-        found = [finding for name in names for finding in findings(name, laid_out(name))]
+        found = [
+            finding
+            for name in names
+            for variant in variants(name)
+            for finding in findings(name, laid_out(name, variant))
+        ]
     sys.stdout.writelines(f"{finding}\n" for finding in found)
     sys.stdout.write(f"{len(names)} statements, {len(found)} findings\n")
     return 1 if found else 0

@@ -392,6 +392,8 @@ def test_a_deleted_transaction_is_named_by_date_and_balance(healthy: Books) -> N
     }
     shop = findings_by_name(found)["bln_shop on 2026-01-29"]
     assert (shop.evidence["postings_then"], shop.evidence["postings_now"]) == (3, 2)
+    rows = findings_by_name(found)["raw rows on 2026-01-29"].evidence
+    assert (rows["missing_count"], rows["moved_transaction_ids"]) == (1, [])
     assert shop.stored is not None
     assert shop.proven is not None
     assert [str(shop.stored.credit), str(shop.proven.credit)] == ["800", "300"]
@@ -400,35 +402,81 @@ def test_a_deleted_transaction_is_named_by_date_and_balance(healthy: Books) -> N
     assert {each.evidence["stored_row_agrees_with"] for each in genesis} == {"snapshot"}
 
 
-def test_an_edited_effective_date_is_named_on_both_dates(healthy: Books) -> None:
-    unguarded(
-        healthy, "blnk.transactions",
-        "UPDATE blnk.transactions SET effective_date = '2026-01-30 10:00' WHERE transaction_id = 'txn_salary'",
-    )  # fmt: skip
-    found = verify(healthy, "checksums").found
-    assert causes(found) == {
-        ("row_edited_or_removed", f"{what} on {day}")
-        for what in ("raw rows", "bln_wallet", "bln_world_usd")
-        for day in ("2026-01-29", "2026-01-30")
-    }
-
-
-def test_an_effective_date_moved_across_the_close_is_not_blamed_on_the_stored_row(healthy: Books) -> None:
-    unguarded(
-        healthy, "blnk.transactions",
-        "UPDATE blnk.transactions SET effective_date = '2026-05-05' WHERE transaction_id = 'txn_salary'",
-    )  # fmt: skip
+def test_an_edited_effective_date_is_named_on_the_date_it_was_counted_for(healthy: Books) -> None:
+    """It stays counted there: no figure moves, and the transaction is named."""
+    edit(healthy, "salary", "effective_date = '2026-01-30 10:00'")
+    found = findings_by_name(verify(healthy, "checksums").found)
+    assert set(found) == {f"{what} on 2026-01-29" for what in ("raw rows", "bln_wallet", "bln_world_usd")}
+    assert {each.cause for each in found.values()} == {"row_edited_or_removed"}
+    assert {tuple(each.evidence["moved_transaction_ids"]) for each in found.values()} == {("txn_salary",)}
+    assert found["raw rows on 2026-01-29"].evidence["missing_count"] == 0
+    wallet = found["bln_wallet on 2026-01-29"]
+    assert wallet.stored == wallet.proven
+    assert wallet.gross_difference == 0
     for scope in BOTH:
-        found = verify(healthy, scope).found
-        assert causes(found) == {("row_edited_or_removed", "bln_wallet"), ("row_edited_or_removed", "bln_world_usd")}
-        assert {each.evidence["stored_row_agrees_with"] for each in found} == {"raw rows"}
+        assert verify(healthy, scope).findings == []
+
+
+def edit(books: Books, reference: str, change: str) -> None:
+    """An edit of a transaction that the ledger is not to allow."""
+    unguarded(
+        books, "blnk.transactions",
+        f"UPDATE blnk.transactions SET {change} WHERE transaction_id = 'txn_{reference}'",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reference", "effective", "counted_for"),
+    [
+        ("salary", "2026-05-05", "2026-01-29"),  # behind every close
+        ("euros", "2026-01-29 23:00", "2026-01-30"),  # into a date that was closed before
+        ("euros", "2026-01-31 00:00", "2026-01-30"),  # onto the boundary that its date ends at
+    ],
+)
+def test_an_effective_date_edited_across_a_boundary_moves_no_figure_and_is_named(
+    healthy: Books, reference: str, effective: str, counted_for: str
+) -> None:
+    def answers() -> list[str]:
+        return [
+            healthy.balance(name, at=at, currency=currency)
+            for name, currency in (("wallet", "USD"), ("purse", "EUR"))
+            for at in ("2026-01-30", "2026-01-31")
+        ]
+
+    before = answers()
+    edit(healthy, reference, f"effective_date = '{effective}'")
+    for close in (None, "2026-01-31", "2026-02-01"):
+        if close is not None:
+            healthy.close_day(close)
+        assert answers() == before
+        for scope in BOTH:
+            assert verify(healthy, scope).findings == []
+        found = verify(healthy, "checksums").found
+        assert {each.business_date.isoformat() for each in found if each.business_date} == {counted_for}
+        assert {tuple(each.evidence["moved_transaction_ids"]) for each in found} == {(f"txn_{reference}",)}
+        assert len(found) == 3  # the rows, and both balances
+
+
+@pytest.mark.parametrize("effective", ["2026-01-29 23:59", "2025-12-31"])
+def test_a_date_that_is_edited_within_its_business_date_is_named_by_date_alone(healthy: Books, effective: str) -> None:
+    """The first close's date holds everything before it."""
+    edit(healthy, "salary", f"effective_date = '{effective}'")
+    (found,) = verify(healthy, "checksums").found
+    assert (found.subject, found.evidence["moved_transaction_ids"]) == ("raw rows on 2026-01-29", [])
+
+
+def test_a_date_that_is_edited_before_it_is_counted_is_no_difference(healthy: Books) -> None:
+    edit(healthy, "future", "effective_date = '2026-01-31 12:00'")
+    edit(healthy, "today", "effective_date = '2026-04-01 12:00'")
+    for close in (None, "2026-01-31", "2026-02-01"):
+        if close is not None:
+            healthy.close_day(close)
+        for scope in SCOPES:
+            assert verify(healthy, scope).findings == []
 
 
 def test_an_edited_parent_is_named(healthy: Books) -> None:
-    unguarded(
-        healthy, "blnk.transactions",
-        "UPDATE blnk.transactions SET parent_transaction = NULL WHERE transaction_id = 'txn_part'",
-    )  # fmt: skip
+    edit(healthy, "part", "parent_transaction = NULL")
     found = verify(healthy, "checksums").found
     assert ("row_edited_or_removed", "raw rows on 2026-01-29") in causes(found)
     assert ("row_edited_or_removed", "bln_shop on 2026-01-29") in causes(found)
@@ -542,15 +590,12 @@ def test_a_restricted_verification_closes_only_what_it_saw(
         2026-01-31 12:00  payer   payee        7.00 USD   INFLIGHT  small      -
         2026-01-31 12:01  payer   payee        9.00 USD   APPLIED   whole      small
     """)
-    unguarded(
-        healthy, "blnk.transactions",
-        "UPDATE blnk.transactions SET effective_date = '2026-01-30' WHERE transaction_id = 'txn_salary'",
-    )  # fmt: skip
+    edit(healthy, "salary", "effective_date = '2026-01-30'")
     healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance + 50")
     for every in SCOPES:
         verify(healthy, every)
     found = open_subjects(healthy)
-    assert {"txn_small", "raw rows on 2026-01-29", "bln_wallet on 2026-01-30", *seen} <= found
+    assert {"txn_small", "raw rows on 2026-01-29", "bln_wallet on 2026-01-29", *seen} <= found
     healthy.execute("UPDATE blnk.balances SET credit_balance = credit_balance - 50")
     restricted = verify(healthy, scope, **restriction)
     assert restricted.found == []

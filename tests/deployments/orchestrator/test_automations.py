@@ -34,7 +34,7 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments.cli import run
 from deployments.orchestrator.automations import LOG_DEPLOYMENT, REVIEW_DEPLOYMENT, WATCHED_FLOWS, declarations
-from deployments.orchestrator.server import environment, local_server
+from deployments.orchestrator.server import environment, local_server, prefect_folder
 from deployments.orchestrator.serving import install_automations, prefect_yaml
 from ledger_db.settings import Settings, get_settings
 from tests.testing import PROJECT
@@ -82,6 +82,7 @@ class Server:
     variables: dict[str, str]
     log_deployment: UUID
     review_deployment: UUID
+    log: Path
 
     def stored(self) -> dict[str, dict[str, Any]]:
         """Every automation as the server stores it."""
@@ -97,6 +98,10 @@ class Server:
         for each in self.runs_of(self.log_deployment):
             found.setdefault(each.parameters["subject"], []).append(each)
         return found
+
+    def log_tail(self) -> str:
+        """The last lines that the server logged."""
+        return self.log.read_text()[-5000:]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         asked = {"filter": {"event": {"name": [name]}, "order": "ASC"}, "limit": 50}
@@ -143,6 +148,7 @@ def _server(tmp_path_factory: pytest.TempPathFactory, throwaway_folder: Path) ->
                 environment(settings, api_url),
                 _deploy(client, LOG_DEPLOYMENT, "flows/notify.py:notify", PROJECT),
                 _deploy(client, REVIEW_DEPLOYMENT, "throwaway.py:reconstruct_balances", throwaway_folder),
+                prefect_folder(settings) / "server.log",
             )
 
 
@@ -180,10 +186,12 @@ def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, 
     return code, captured.err.rstrip("\n")
 
 
-def _eventually(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def _eventually(
+    condition: Callable[[], Any], seconds: float = 120, otherwise: Callable[[], Any] = lambda: "in vain"
+) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "in vain"
+        assert time.monotonic() < deadline, otherwise()
         time.sleep(0.2)
     return found
 
@@ -419,10 +427,14 @@ def test_a_night_with_everything_in_it(
     assert timedelta(minutes=15) <= window < timedelta(minutes=16)
 
     # the run that no worker takes, the one that died, and a night after which nothing came
+    wanted = {"reconstruct-balances is late", "reconstruct-balances crashed", "no end of day"}
     _eventually(
-        lambda: (
-            {"reconstruct-balances is late", "reconstruct-balances crashed", "no end of day"} <= set(server.notified())
-        )
+        lambda: wanted <= set(server.notified()),
+        otherwise=lambda: [
+            set(server.notified()),
+            server.events("prefect.automation.action.failed"),
+            server.log_tail(),
+        ],
     )
     notified = server.notified()
     (told_late,) = notified["reconstruct-balances is late"]

@@ -1,0 +1,201 @@
+"""Counting: each row is counted once, by its key, in pieces that can be done in any order, by anyone, and again.
+
+A run looks at two kinds of rows. Older keys lie at or below the highest key of its base: what was pending there, and
+what came since. New keys lie above it. Both are planned as pieces of a bounded number of rows. A piece is one short
+transaction and one statement: it looks at its rows once, and stores activity, exceptions, a digest and the keys that it
+counted and left pending. When all rows are counted, further pieces release holds, decided by the stored keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, exists, func, select, update
+
+from ledger_db.close import tables
+from ledger_db.close.cut import BELOW_EVERY_KEY, base_of, base_parameters, cut_parameters
+from ledger_db.close.runs import Run, lock_open_run
+from ledger_db.errors import Hint, RunNotOpen
+from ledger_db.postings.rules import statement
+from ledger_db.server.connections import set_local
+
+ONE_DAY = timedelta(days=1)
+
+#: Memory for one step of a piece's statement, so that none of it is written to disk.
+WORK_MEM = "128MB"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a run's rows. ``work``: older keys, new keys, or holds to release."""
+
+    piece: int
+    work: Literal["older", "new", "holds"]
+    first_key: int
+    last_key: int
+
+    def __str__(self) -> str:
+        first = "up to " if self.first_key == BELOW_EVERY_KEY + 1 else f"{self.first_key}–"
+        return f"piece {self.piece} ({self.work}, keys {first}{self.last_key})"
+
+
+@dataclass(frozen=True)
+class CountedRows:
+    """What a run counted: numbers of rows. ``settled``: of statuses that never count; ``gone``: of the pending ones."""
+
+    counted: int
+    settled: int
+    pending: int
+    gone: int
+    late_activity: int
+    exceptions: int
+
+
+def plan_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list[Piece]:
+    """The pieces of a run's rows that are not done, planned by the first call; each of about ``piece_size`` rows.
+
+    Raises:
+        RunNotOpen: the run is certified or abandoned.
+    """
+    run = lock_open_run(connection, run_id)
+    if run.planned_at is None:
+        parameters = _parameters(connection, run) | {"piece_size": piece_size}
+        _plan_older_pieces(connection, parameters)
+        _plan_new_pieces(connection, parameters)
+        connection.execute(
+            update(tables.runs).where(tables.runs.c.run_id == run_id).values(planned_at=func.clock_timestamp())
+        )
+    return _undone(connection, run_id, tables.run_pieces.c.work != "holds")
+
+
+def plan_hold_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list[Piece]:
+    """The pieces of a run's holds that are not done, planned by the first call. All rows must be counted before.
+
+    Raises:
+        RunNotOpen: the run is certified or abandoned, or some of its rows are not counted.
+    """
+    run = lock_open_run(connection, run_id)
+    _require_done(connection, run)
+    pieces = tables.run_pieces
+    planned = exists().where(pieces.c.run_id == run_id, pieces.c.work == "holds")
+    if not connection.scalar(select(planned)):
+        connection.execute(
+            statement(connection, "close.plan_hold_pieces"),
+            {"run_id": run_id, "base_run_id": run.base_run_id, "piece_size": piece_size},
+        )
+    return _undone(connection, run_id, pieces.c.work == "holds")
+
+
+def count_piece(connection: Connection, run_id: int, piece: int) -> None:
+    """Do one piece of a run, in one statement; a piece that is done stays as it is.
+
+    The commit does not wait for the disk: certification's commit does, and what a crash loses is done again.
+
+    Raises:
+        RunNotOpen: the run is certified or abandoned.
+    """
+    run = lock_open_run(connection, run_id, shared=True)
+    pieces = tables.run_pieces
+    found = connection.execute(
+        select(pieces.c.work, pieces.c.first_key, pieces.c.last_key, pieces.c.done_at)
+        .where(pieces.c.run_id == run_id, pieces.c.piece == piece)
+        .with_for_update()
+    ).one()
+    if found.done_at is not None:
+        return
+    set_local(connection, "synchronous_commit", "off")
+    set_local(connection, "work_mem", WORK_MEM)
+    set_local(connection, "jit", "off")
+    parameters = _parameters(connection, run) | {
+        "piece": piece, "first_key": found.first_key, "last_key": found.last_key, "is_older": found.work == "older",
+    }  # fmt: skip
+    if found.work == "holds":
+        _release_holds(connection, parameters)
+    else:
+        if found.work == "older":
+            # How many rows sets of keys stand for is not in the statistics: planned for a few, joins would be loops.
+            set_local(connection, "enable_nestloop", "off")
+        rows = ("close.piece_rows", f"close.{found.work}_rows")
+        connection.execute(statement(connection, "close.count_piece", rows), parameters)
+
+
+def finish_counting(connection: Connection, run_id: int) -> CountedRows:
+    """Note that all pieces of a run are done, and return what it counted.
+
+    Raises:
+        RunNotOpen: the run is certified or abandoned, or a piece is not done.
+    """
+    run = lock_open_run(connection, run_id)
+    if run.collected_at is None:
+        _require_done(connection, run)
+        connection.execute(
+            update(tables.runs).where(tables.runs.c.run_id == run_id).values(collected_at=func.clock_timestamp())
+        )
+    return counted_rows(connection, run_id)
+
+
+def counted_rows(connection: Connection, run_id: int) -> CountedRows:
+    """What a run counted so far."""
+    pieces, activity, itemised = tables.run_pieces, tables.activity, tables.run_exceptions
+    rows = pieces.c.work != "holds"
+    late = select(func.count()).where(activity.c.run_id == run_id, activity.c.is_late).scalar_subquery()
+    exceptions = (
+        select(func.count(itemised.c.transaction_key.distinct()))
+        .where(itemised.c.run_id == run_id)
+        .scalar_subquery()
+    )  # fmt: skip
+    row = connection.execute(
+        select(
+            *(
+                func.coalesce(func.sum(pieces.c[f"{fate}_count"]).filter(rows), 0)
+                for fate in ("counted", "settled", "pending", "gone")
+            ),
+            late,
+            exceptions,
+        ).where(pieces.c.run_id == run_id)
+    ).one()
+    return CountedRows(*map(int, row))
+
+
+def _plan_older_pieces(connection: Connection, parameters: Mapping[str, Any]) -> None:
+    connection.execute(statement(connection, "close.plan_older_pieces"), parameters)
+
+
+def _plan_new_pieces(connection: Connection, parameters: Mapping[str, Any]) -> None:
+    connection.execute(statement(connection, "close.plan_new_pieces"), parameters)
+
+
+def _release_holds(connection: Connection, parameters: Mapping[str, Any]) -> None:
+    connection.execute(statement(connection, "close.release_holds"), parameters)
+
+
+def _undone(connection: Connection, run_id: int, of_work: ColumnElement[bool]) -> list[Piece]:
+    pieces = tables.run_pieces
+    rows = connection.execute(
+        select(pieces.c.piece, pieces.c.work, pieces.c.first_key, pieces.c.last_key)
+        .where(pieces.c.run_id == run_id, pieces.c.done_at.is_(None), of_work)
+        .order_by(pieces.c.piece)
+    )
+    return [Piece(*row) for row in rows]
+
+
+def _require_done(connection: Connection, run: Run) -> None:
+    undone = _undone(connection, run.run_id, tables.run_pieces.c.piece.is_not(None))
+    if run.planned_at is None or undone:
+        what = f"{len(undone)} of its pieces are" if run.planned_at else "its rows are"
+        raise RunNotOpen(f"{run.name}: {what} not counted yet", hint=Hint.run_again)
+
+
+def _parameters(connection: Connection, run: Run) -> dict[str, Any]:
+    """A run and its base as the statements take them."""
+    base = base_of(connection, run)
+    on_time = run.business_date if base is None else max(run.business_date, base.business_date + ONE_DAY)
+    return {
+        "run_id": run.run_id, "business_date": run.business_date, "on_time_date": on_time,
+        "closes_at": run.closes_at, "genesis_run_id": run.genesis_run_id, "time_zone": run.time_zone,
+        "cut_off": run.cut_off, "max_transaction_key": run.max_transaction_key,
+        **cut_parameters(connection, run.cut), **base_parameters(connection, base),
+    }  # fmt: skip

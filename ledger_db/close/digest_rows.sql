@@ -1,0 +1,48 @@
+-- A run's rows by piece and business date: their number, what they post and hold, and their digest. The rows are those
+-- of the keys that it counted, as they are now; keys without a row are left out.
+-- run_id: the run. posted_amount, held_amount: minor units, unsigned; releases of holds are not in them.
+-- Read-only. Cost: these rows, by primary key.
+WITH
+-- include postings.postings
+,
+
+present AS (
+    SELECT
+        counted.piece,
+        counted.effective_date,
+        ruled.transaction_key,
+        ruled.row_digest,
+        CASE WHEN ruled.counts THEN trunc(ruled.posted) ELSE 0 END AS posted,
+        CASE WHEN ruled.counts THEN trunc(ruled.own_hold) ELSE 0 END AS own_hold
+    FROM ledger_eod.run_keys AS counted
+    CROSS JOIN LATERAL unnest(counted.keys) AS span
+    INNER JOIN ruled_transactions AS ruled
+        ON ruled.transaction_key >= lower(span) AND ruled.transaction_key < upper(span)
+    WHERE counted.run_id = CAST(:run_id AS bigint) AND counted.key_set = 'counted'
+),
+
+digested AS (
+    SELECT
+        piece,
+        effective_date,
+        transaction_key >> 10 AS part,
+        count(*) AS transaction_count,
+        sum(posted) AS posted_amount,
+        sum(own_hold) AS held_amount,
+-- include digest_of_rows
+            AS digest
+    FROM present
+    GROUP BY piece, effective_date, transaction_key >> 10
+)
+
+SELECT
+    piece,
+    effective_date,
+    sum(transaction_count) AS transaction_count,
+    sum(posted_amount) AS posted_amount,
+    sum(held_amount) AS held_amount,
+-- include digest_of_parts
+        AS digest
+FROM digested
+GROUP BY piece, effective_date
+ORDER BY piece, effective_date

@@ -1,0 +1,124 @@
+-- What does not prove about the keys of a run: a row for each fault, with the keys that it concerns.
+-- run_id, max_transaction_key: the run. base_run_id, base_genesis_run_id, base_max_transaction_key: its base, NULL and
+-- below every key without one. Read-only. Cost: the run's sets, and those of its chain in the same blocks.
+WITH own AS MATERIALIZED (
+    SELECT
+        key_set,
+        block,
+        unnest(keys) AS span
+    FROM ledger_eod.run_keys
+    WHERE run_id = CAST(:run_id AS bigint)
+),
+
+blocks AS MATERIALIZED (
+    SELECT
+        block,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'older'), int8multirange()) AS older,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'counted'), int8multirange()) AS counted,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'pending'), int8multirange()) AS pending,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'settling'), int8multirange()) AS settling,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'released'), int8multirange()) AS released,
+        COALESCE(range_agg(span) FILTER (WHERE key_set = 'waiting'), int8multirange()) AS waiting,
+        COALESCE(sum(upper(span) - lower(span)) FILTER (WHERE key_set IN ('counted', 'pending')), 0) AS placed_count
+    FROM own
+    GROUP BY block
+),
+
+base AS MATERIALIZED (
+    SELECT
+        run_keys.block,
+        COALESCE(range_agg(span) FILTER (WHERE run_keys.key_set = 'pending'), int8multirange()) AS pending,
+        COALESCE(range_agg(span) FILTER (WHERE run_keys.key_set = 'waiting'), int8multirange()) AS waiting
+    FROM ledger_eod.run_keys
+    CROSS JOIN LATERAL unnest(run_keys.keys) AS span
+    WHERE run_keys.run_id = CAST(:base_run_id AS bigint) AND run_keys.key_set IN ('pending', 'waiting')
+    GROUP BY run_keys.block
+),
+
+faults AS (
+    SELECT
+        'keys are counted twice, or counted and pending' AS fault,
+        block,
+        counted + pending AS keys
+    FROM blocks
+    WHERE placed_count <> (SELECT COALESCE(sum(upper(span) - lower(span)), 0) FROM unnest(counted + pending) AS span)
+    UNION ALL
+    SELECT
+        'keys were looked at and are in no set' AS fault,
+        block,
+        older - counted - pending AS keys
+    FROM blocks
+    UNION ALL
+    SELECT
+        'keys are neither new nor among the older ones' AS fault,
+        block,
+        (counted + pending) - older
+        - int8multirange(
+            int8range(CAST(:base_max_transaction_key AS bigint), CAST(:max_transaction_key AS bigint), '(]')
+        ) AS keys
+    FROM blocks
+    UNION ALL
+    SELECT
+        'keys were pending and are in no set' AS fault,
+        base.block,
+        base.pending - COALESCE(blocks.counted + blocks.pending, int8multirange()) AS keys
+    FROM base
+    LEFT JOIN blocks ON blocks.block = base.block
+    UNION ALL
+    SELECT
+        'keys were counted before' AS fault,
+        blocks.block,
+        blocks.counted * earlier.keys AS keys
+    FROM blocks
+    INNER JOIN ledger_eod.run_keys AS earlier ON earlier.block = blocks.block AND earlier.key_set = 'counted'
+    INNER JOIN ledger_eod.runs AS counting ON counting.run_id = earlier.run_id
+    WHERE
+-- include in_chain(
+--     run: counting
+--     genesis_run_id: CAST(:base_genesis_run_id AS bigint)
+--     run_id: CAST(:base_run_id AS bigint)
+-- )
+    UNION ALL
+    SELECT
+        'holds to release are neither released nor waiting' AS fault,
+        COALESCE(blocks.block, base.block) AS block,
+        (COALESCE(blocks.settling, int8multirange()) + COALESCE(base.waiting, int8multirange()))
+        - COALESCE(blocks.released + blocks.waiting, int8multirange()) AS keys
+    FROM blocks
+    FULL JOIN base ON base.block = blocks.block
+    UNION ALL
+    SELECT
+        'holds are released twice' AS fault,
+        blocks.block,
+        blocks.released * earlier.keys AS keys
+    FROM blocks
+    INNER JOIN ledger_eod.run_keys AS earlier ON earlier.block = blocks.block AND earlier.key_set = 'released'
+    INNER JOIN ledger_eod.runs AS counting ON counting.run_id = earlier.run_id
+    WHERE
+-- include in_chain(
+--     run: counting
+--     genesis_run_id: CAST(:base_genesis_run_id AS bigint)
+--     run_id: CAST(:base_run_id AS bigint)
+-- )
+    UNION ALL
+    SELECT
+        'a part of the new keys is in no piece' AS fault,
+        first_key >> 13 AS block,
+        int8multirange(int8range(expected_key, first_key)) AS keys
+    FROM (
+        SELECT
+            first_key,
+            lag(last_key, 1, CAST(:base_max_transaction_key AS bigint)) OVER (ORDER BY first_key) + 1 AS expected_key
+        FROM ledger_eod.run_pieces
+        WHERE run_id = CAST(:run_id AS bigint) AND work = 'new'
+    ) AS tiled
+    WHERE expected_key < first_key
+)
+
+SELECT
+    fault,
+    CAST(keys AS text) AS keys
+FROM faults
+WHERE NOT isempty(keys)
+ORDER BY fault, block
+LIMIT 1

@@ -1,0 +1,48 @@
+"""Digests of the rows that a run counted, per piece and business date: they show later that a row was changed.
+
+A digest is a SHA-256 over the rows in key order: a forged one is not to be had. It is stored with the piece, from the
+same rows. Computed again at any time from the rows of the same keys, it differs where a transaction was edited or
+removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import date
+from decimal import Decimal
+
+from sqlalchemy import Connection, select
+
+from ledger_db.close import tables
+from ledger_db.close.runs import Run
+from ledger_db.postings.rules import statement
+
+
+@dataclass(frozen=True)
+class RowDigest:
+    """The rows of one piece on one business date, those of statuses that never count included; minor units."""
+
+    piece: int
+    effective_date: date
+    transaction_count: int
+    posted_amount: Decimal
+    held_amount: Decimal
+    digest: str
+
+
+Digests = dict[tuple[int, date], RowDigest]
+
+
+def digest_rows(connection: Connection, run: Run) -> Digests:
+    """A run's rows as they are now, by piece and business date. Cost: those rows, by primary key."""
+    rows = connection.execute(statement(connection, "close.digest_rows"), {"run_id": run.run_id})
+    return {(row.piece, row.effective_date): RowDigest(*row) for row in rows}
+
+
+def stored_digests(connection: Connection, run: Run) -> Digests:
+    """What a run stored of its rows, by piece and business date."""
+    stored = tables.row_digests
+    rows = connection.execute(
+        select(*(stored.c[field.name] for field in fields(RowDigest))).where(stored.c.run_id == run.run_id)
+    )
+    return {(row.piece, row.effective_date): RowDigest(*row) for row in rows}
