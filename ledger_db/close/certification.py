@@ -21,8 +21,9 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     """Prove a run and freeze it; a certified one is returned as it is.
 
     Proved is: each key is counted once; every balance has its row; per currency the rows add up to the base's totals
-    plus the activity; credits equal debits, posted and inflight, but for itemised exceptions. Then totals, count and
-    checksum are stored, and the commit waits for the disk, and with it for every piece and batch.
+    plus the activity; credits equal debits, posted and inflight, but for itemised exceptions; the activity is what the
+    counted rows say. Then totals, count and checksum are stored, and the commit waits for the disk, and with it for
+    every piece and batch.
 
     Raises:
         NotCertified: the first thing that does not prove, with expected, found and difference. The run stays open; the
@@ -44,6 +45,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     expected = _expected_totals(connection, run, partial=partial)
     for currency in sorted(found.keys() | expected.keys()):
         _prove_currency(run, currency, found.get(currency), expected.get(currency), zero_sum=not partial)
+    _prove_amounts(connection, run)
     _store_totals(connection, run, found, expected)
     connection.execute(
         update(tables.runs)
@@ -126,6 +128,15 @@ def _prove_keys(connection: Connection, run: Run) -> None:
         {"run_id": run.run_id, "max_transaction_key": run.max_transaction_key, **base},
     ):
         raise NotCertified(f"{run.name}: {row.fault}, the first in keys {row.keys}")
+
+
+def _prove_amounts(connection: Connection, run: Run) -> None:
+    """Each piece moved what its rows say, two balances a row: both are sums of the same rows, made apart."""
+    for row in connection.execute(statement(connection, "close.prove_amounts"), {"run_id": run.run_id}):
+        raise NotCertified(
+            f"{run.name}: piece {row.piece}, {row.what}: its rows say {whole(row.rows_say)}, its activity "
+            f"moved {whole(row.activity_says)}"
+        )
 
 
 def _shares_its_date(connection: Connection, run: Run) -> bool:

@@ -11,17 +11,26 @@ WITH
 digested AS (
     SELECT
         counted.effective_date,
-        provable.posted,
-        provable.held,
-        encode(sha256(convert_to(CAST(jsonb_build_array(
-            t.id, t.transaction_id, t.source, t.destination, t.reference, trim_scale(t.amount),
-            trim_scale(t.precise_amount), t.precision, t.currency, t.status,
-            EXTRACT(EPOCH FROM t.created_at), EXTRACT(EPOCH FROM t.effective_date), t.parent_transaction
-        ) AS text), 'UTF8')), 'hex') AS digest
+        present.posted,
+        present.held,
+        present.digest
     FROM ledger_eod.run_keys AS counted
-    CROSS JOIN LATERAL unnest(counted.keys) AS span
-    INNER JOIN blnk.transactions AS t ON t.id >= lower(span) AND t.id < upper(span)
-    INNER JOIN provable_transactions AS provable ON provable.transaction_key = t.id
+    CROSS JOIN LATERAL unnest(counted.keys) AS spans (span)
+    CROSS JOIN
+        LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
+            SELECT
+                provable.posted,
+                provable.held,
+                encode(sha256(convert_to(CAST(jsonb_build_array(
+                    t.id, t.transaction_id, t.source, t.destination, t.reference, trim_scale(t.amount),
+                    trim_scale(t.precise_amount), t.precision, t.currency, t.status,
+                    EXTRACT(EPOCH FROM t.created_at), EXTRACT(EPOCH FROM t.effective_date), t.parent_transaction
+                ) AS text), 'UTF8')), 'hex') AS digest
+            FROM blnk.transactions AS t
+            INNER JOIN provable_transactions AS provable ON provable.transaction_key = t.id
+            WHERE t.id >= lower(spans.span) AND t.id < upper(spans.span)
+            ORDER BY t.id
+        ) AS present
     WHERE counted.run_id = CAST(:run_id AS bigint) AND counted.key_set = 'counted'
 )
 

@@ -115,9 +115,6 @@ def count_piece(connection: Connection, run_id: int, piece: int) -> None:
     if found.work == "holds":
         _release_holds(connection, parameters)
     else:
-        if found.work == "older":
-            # How many rows sets of keys stand for is not in the statistics: planned for a few, joins would be loops.
-            set_local(connection, "enable_nestloop", "off")
         rows = ("close.piece_rows", f"close.{found.work}_rows")
         connection.execute(statement(connection, "close.count_piece", rows), parameters)
 

@@ -8,16 +8,23 @@ WITH
 
 present AS (
     SELECT
+        ruled.*,
         counted.piece,
-        counted.effective_date,
-        ruled.transaction_key,
-        ruled.row_digest,
-        CASE WHEN ruled.counts THEN trunc(ruled.posted) ELSE 0 END AS posted,
-        CASE WHEN ruled.counts THEN trunc(ruled.own_hold) ELSE 0 END AS own_hold
+        counted.effective_date
     FROM ledger_eod.run_keys AS counted
-    CROSS JOIN LATERAL unnest(counted.keys) AS span
-    INNER JOIN ruled_transactions AS ruled
-        ON ruled.transaction_key >= lower(span) AND ruled.transaction_key < upper(span)
+    CROSS JOIN LATERAL unnest(counted.keys) AS spans (span)
+    CROSS JOIN
+        LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
+            SELECT
+                ruled_transactions.transaction_key,
+                ruled_transactions.row_text,
+                CASE WHEN ruled_transactions.counts THEN trunc(ruled_transactions.posted) ELSE 0 END AS posted,
+                CASE WHEN ruled_transactions.counts THEN trunc(ruled_transactions.own_hold) ELSE 0 END AS own_hold
+            FROM ruled_transactions
+            WHERE ruled_transactions.transaction_key >= lower(spans.span)
+                AND ruled_transactions.transaction_key < upper(spans.span)
+            ORDER BY ruled_transactions.transaction_key
+        ) AS ruled
     WHERE counted.run_id = CAST(:run_id AS bigint) AND counted.key_set = 'counted'
 ),
 

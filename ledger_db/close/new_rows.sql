@@ -3,16 +3,17 @@ SELECT
     ruled.transaction_key,
     ruled.source,
     ruled.destination,
+    ruled.currency,
     ruled.effective_at,
     ruled.counts,
     ruled.exception,
     ruled.posted,
     ruled.own_hold,
     ruled.rate,
-    ruled.row_digest,
-    ruled.hold_effective_at,
--- include lacks_parent(row: ruled)
-        AS lacks_parent
+    ruled.row_text,
+    ruled.settles,
+    ruled.parent_transaction,
+    ruled.hold_effective_at
 FROM ruled_transactions AS ruled
 WHERE ruled.transaction_key BETWEEN CAST(:first_key AS bigint) AND CAST(:last_key AS bigint)
     AND

@@ -1,24 +1,35 @@
 -- The rows of a piece of older keys: those of the run's older keys in its range that are in the run's cut.
-SELECT
-    ruled.transaction_key,
-    ruled.source,
-    ruled.destination,
-    ruled.effective_at,
-    ruled.counts,
-    ruled.exception,
-    ruled.posted,
-    ruled.own_hold,
-    ruled.rate,
-    ruled.row_digest,
-    ruled.hold_effective_at,
--- include lacks_parent(row: ruled)
-        AS lacks_parent
+SELECT ruled.*
 FROM ledger_eod.run_keys AS older
-CROSS JOIN LATERAL unnest(older.keys) AS span
-INNER JOIN ruled_transactions AS ruled
-    ON ruled.transaction_key >= lower(span) AND ruled.transaction_key < upper(span)
+CROSS JOIN LATERAL unnest(older.keys) AS spans (span)
+CROSS JOIN
+    LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
+        SELECT
+            ruled_transactions.transaction_key,
+            ruled_transactions.source,
+            ruled_transactions.destination,
+            ruled_transactions.currency,
+            ruled_transactions.effective_at,
+            ruled_transactions.counts,
+            ruled_transactions.exception,
+            ruled_transactions.posted,
+            ruled_transactions.own_hold,
+            ruled_transactions.rate,
+            ruled_transactions.row_text,
+            ruled_transactions.settles,
+            ruled_transactions.parent_transaction,
+            ruled_transactions.hold_effective_at
+        FROM ruled_transactions
+        WHERE ruled_transactions.transaction_key >= lower(spans.span)
+            AND ruled_transactions.transaction_key < upper(spans.span)
+            AND
+-- include in_cut(
+--     key: ruled_transactions.transaction_key
+--     xid: ruled_transactions.recorded_xid
+--     cut: CAST(:cut AS pg_snapshot)
+-- )
+        ORDER BY ruled_transactions.transaction_key
+    ) AS ruled
 WHERE older.run_id = CAST(:run_id AS bigint)
     AND older.key_set = 'older'
     AND older.block BETWEEN CAST(:first_key AS bigint) >> 13 AND CAST(:last_key AS bigint) >> 13
-    AND
--- include in_cut(key: ruled.transaction_key; xid: ruled.recorded_xid; cut: CAST(:cut AS pg_snapshot))

@@ -20,41 +20,61 @@ children AS MATERIALIZED (
         )
 ),
 
+settling AS MATERIALIZED (
+    SELECT present.*
+    FROM children
+    CROSS JOIN
+        LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
+            SELECT
+                provable.transaction_key,
+                provable.source,
+                provable.destination,
+                provable.held_at,
+                provable.held,
+                provable.exception,
+                trunc(provable.held * provable.rate) AS held_at_rate,
+                (
+                    SELECT parent.id
+                    FROM blnk.transactions AS parent
+                    WHERE parent.transaction_id = provable.parent_transaction
+                ) AS parent_key
+            FROM provable_transactions AS provable
+            WHERE provable.transaction_key >= lower(children.span)
+                AND provable.transaction_key < upper(children.span)
+                AND provable.is_release
+            ORDER BY provable.transaction_key
+        ) AS present
+),
+
 released AS MATERIALIZED (
     SELECT
-        provable.transaction_key,
+        settling.transaction_key,
         source.balance_key AS source_key,
         source.currency AS source_currency,
         destination.balance_key AS destination_key,
         destination.currency AS destination_currency,
-        provable.held,
-        provable.exception,
-        trunc(provable.held * provable.rate) AS held_at_rate,
+        settling.held,
+        settling.exception,
+        settling.held_at_rate,
         CASE
-            WHEN provable.held_at >= CAST(:base_closes_at AS timestamptz) THEN CAST(:on_time_date AS date)
+            WHEN settling.held_at >= CAST(:base_closes_at AS timestamptz) THEN CAST(:on_time_date AS date)
             ELSE
--- include business_date(instant: provable.held_at)
+-- include business_date(instant: settling.held_at)
         END AS effective_date
-    FROM children
-    INNER JOIN provable_transactions AS provable
-        ON provable.transaction_key >= lower(children.span) AND provable.transaction_key < upper(children.span)
-    INNER JOIN blnk.transactions AS child ON child.id = provable.transaction_key
-    INNER JOIN blnk.transactions AS parent ON parent.transaction_id = child.parent_transaction
-    INNER JOIN ledger_eod.captured_balances AS source ON source.balance_id = provable.source
-    INNER JOIN ledger_eod.captured_balances AS destination ON destination.balance_id = provable.destination
-    WHERE provable.is_release
-        AND (
-            EXISTS (
-                SELECT
-                FROM ledger_eod.run_keys AS own
-                WHERE own.block = parent.id >> 13
-                    AND own.key_set = 'counted'
-                    AND own.run_id = CAST(:run_id AS bigint)
-                    AND own.keys @> CAST(parent.id AS bigint)
-            )
-            OR
--- include is_counted(key: parent.id; base: base)
+    FROM settling
+    INNER JOIN ledger_eod.captured_balances AS source ON source.balance_id = settling.source
+    INNER JOIN ledger_eod.captured_balances AS destination ON destination.balance_id = settling.destination
+    WHERE
+        EXISTS (
+            SELECT
+            FROM ledger_eod.run_keys AS own
+            WHERE own.block = settling.parent_key >> 13
+                AND own.key_set = 'counted'
+                AND own.run_id = CAST(:run_id AS bigint)
+                AND own.keys @> CAST(settling.parent_key AS bigint)
         )
+        OR
+-- include is_counted(key: settling.parent_key; base: base)
 ),
 
 written_activity AS (

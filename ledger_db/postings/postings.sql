@@ -8,12 +8,13 @@ ruled_transactions AS NOT MATERIALIZED (  -- every row, whether it counts or not
         t.id AS transaction_key,
         t.source,
         t.destination,
+        t.currency,
         t.recorded_xid,
         t.parent_transaction,
         legacy.rate,
         minor.amount,
--- include row_digest(row: t)
-            AS row_digest,
+-- include row_text(row: t)
+            AS row_text,
 -- include effective_at(row: t)
             AS effective_at,
 -- include counts(status: t.status)
@@ -72,6 +73,7 @@ provable_transactions AS NOT MATERIALIZED (
         destination,
         effective_at,
         recorded_xid,
+        parent_transaction,
         exception,
         rate,
         hold_effective_at IS NOT NULL AS is_release,

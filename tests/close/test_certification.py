@@ -150,6 +150,19 @@ def test_activity_that_does_not_cancel_out_is_refused(opened: Books) -> None:
     )
 
 
+def test_activity_that_lacks_both_sides_is_refused(opened: Books) -> None:
+    """Everything adds up to zero without it: only what the counted rows say shows that something is missing."""
+    run = opened.open_day("2026-01-31")
+    count_rows(opened.engine, run.run_id)
+    opened.execute("DELETE FROM ledger_eod.activity WHERE run_id = :run", run=run.run_id)
+    with opened.engine.begin() as connection:
+        ensure_partition(connection, run.business_date)
+        write_snapshot_batch(connection, run.run_id, KeyRange(1, 100, 100))
+    assert refusal(opened, run) == (
+        f"close 2026-01-31 (run {run.run_id}): piece 1, on hold: its rows say 100, its activity moved 0"
+    )
+
+
 def test_one_plan_covers_every_balance(opened: Books) -> None:
     """The rounds of a close are for balances that commit behind a plan, not for ranges that a plan leaves out."""
     run = opened.open_day("2026-01-31")

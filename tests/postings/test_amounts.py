@@ -263,6 +263,56 @@ def test_a_row_that_lacks_what_it_names_waits_whole_and_is_itemised(books: Books
     assert_proved(books, following)
 
 
+def test_rows_that_need_a_look_of_their_own_take_nothing_from_plain_ones(books: Books) -> None:
+    """Plain rows are summed before anything is known of their balances; those of balances in doubt are summed anew."""
+    books.execute("ALTER TABLE blnk.transactions DROP CONSTRAINT fk_transactions_destination")  # as in the reference
+    world, wallet, shop, purse = (
+        books.open("@world"),
+        books.open("wallet"),
+        books.open("shop"),
+        books.open("purse", "EUR"),
+    )
+    plain = [pair(books, precise_amount=Decimal(1)) for _ in range(3)]
+    pair(books, destination=shop, precise_amount=Decimal(20))
+    pair(books, source=wallet, destination=shop, precise_amount=Decimal(2), status="INFLIGHT")
+    other_spelling = pair(books, precise_amount=Decimal(300), currency="usd")  # what the row says is not what counts
+    nameless = pair(books, destination=shop, precise_amount=Decimal(4000), currency=None)
+    huge = pair(books, precise_amount=Decimal(2**63 * 10))
+    largest = pair(books, destination=shop, precise_amount=Decimal(9 * 10**18))
+    crossing = pair(books, source=wallet, destination=purse, precise_amount=Decimal(7))
+    nobodys = pair(books, destination="bln_nobody", precise_amount=Decimal(50_000), stored_too=False)
+    broken = pair(books, precise_amount=Decimal("0.5"), stored_too=False)
+    tomorrow = pair(
+        books, destination="bln_nobody", precise_amount=Decimal(9), stored_too=False, created_at=at("2026-02-01 09:00")
+    )
+    own = pair(books, source=shop, destination=shop, precise_amount=Decimal(5))
+    run = books.close_day("2026-01-31")
+
+    assert exceptions(books, run) == sorted(
+        [
+            (crossing, "EUR", "cross_currency", 7, 0),
+            (crossing, "USD", "cross_currency", -7, 0),
+            (nobodys, "USD", "unknown_balance", 0, 0),
+            (broken, "USD", "amount_not_integral", 0, 0),
+            (tomorrow, "USD", "unknown_balance", 0, 0),
+        ]
+    )
+    assert figures(books, run, "wallet") == Figures(3 + 300 + 2**63 * 10, 7, 0, 2)
+    assert figures(books, run, "shop") == Figures(20 + 4000 + 9 * 10**18 + 5, 5, 2, 0)
+    assert figures(books, run, "purse", "EUR") == Figures(7, 0, 0, 0)
+    assert figures(books, run, "@world") == Figures(0, 3 + 20 + 300 + 4000 + 2**63 * 10 + 9 * 10**18, 0, 0)
+    last = dict(
+        books.rows("""
+        SELECT captured.balance_id, t.transaction_id
+        FROM ledger_eod.balance_snapshots AS snapshots
+        JOIN ledger_eod.captured_balances AS captured USING (balance_key)
+        JOIN blnk.transactions AS t ON t.id = snapshots.last_transaction_key
+    """)
+    )
+    assert last == {world: largest, wallet: crossing, shop: own, purse: crossing}
+    assert {*plain, other_spelling, nameless, huge}.isdisjoint(row[0] for row in exceptions(books, run))
+
+
 def test_a_row_with_a_legacy_rate_is_counted_at_it_and_said_to_be_unprovable(ledger: Ledger) -> None:
     with ledger.engine.begin() as connection:
         connection.execute(text("ALTER TABLE blnk.transactions ADD COLUMN rate double precision DEFAULT 1"))
