@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import correction, growth, history, memory, snapshot, verification
+from benchmarks import correction, counting, growth, history, memory, snapshot, verification
 
 RESULTS = Path(__file__).parent / "results.json"
-NAMES = ("snapshot", "growth", "history", "memory", "genesis", "since-close", "correction")
+NAMES = ("snapshot", "counting", "growth", "history", "memory", "genesis", "since-close", "correction")
 
 console = Console()
 
@@ -38,6 +38,10 @@ def main(
         console.print(f"[bold]{name}[/bold] …")
         if name == "snapshot":
             rows = [row for size in (200_000, 1_000_000) for row in snapshot.measure(size // scale, rounds=rounds)]
+        elif name == "counting":
+            rows = counting.measure(
+                [(1_000_000 // scale, 200_000 // scale), (200_000 // scale, 50_000 // scale)], rounds=min(rounds, 3)
+            )
         elif name == "growth":
             rows = growth.measure(
                 balances=100_000 // scale, transactions_per_day=50_000 // scale, history=500_000 // scale,

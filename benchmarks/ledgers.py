@@ -88,12 +88,13 @@ class BenchLedger:
                 connection.execute(text(f"VACUUM (ANALYZE) {table}"))
             connection.execute(text("CHECKPOINT"))
 
-    def open(self, business_date: date) -> Run:
-        """Open a close and collect its activity."""
+    def open(self, business_date: date, *, count: bool = True) -> Run:
+        """Open a close, and count its rows unless told otherwise."""
         with self.engine.begin() as connection:
             run = open_close(connection, business_date=business_date, calendar=CALENDAR, now=_tomorrow())
             ensure_partition(connection, business_date)
-        count_rows(self.engine, run.run_id)
+        if count:
+            count_rows(self.engine, run.run_id)
         return run
 
     def close(self, business_date: date, *, batch_size: int = 10_000) -> Run:

@@ -153,6 +153,10 @@ class ChainDiffers(Refused):
     """The newest close is not the sum of the rows that its chain counted: no close is based on it."""
 
 
+class TableMadeAnew(Refused):
+    """Keys of the ledger's transactions stand for other rows than those that a close counted."""
+
+
 class RunNotOpen(Refused):
     """The run is certified already, or was abandoned: it takes no more rows."""
 

@@ -200,6 +200,28 @@ def test_counting_looks_at_each_row_of_the_day_once_and_at_no_other(counting: li
     assert PER_DAY <= read <= PER_DAY + 2 * 20, read
 
 
+def test_counting_older_keys_looks_up_each_span_however_many_there_are(books: Books) -> None:
+    """As a join, the spans of a piece made it read the whole ledger for each block of keys."""
+    pending = 3 * PER_DAY
+    with books.engine.begin() as connection:
+        make_balances(connection, BALANCES)
+        make_transactions(
+            connection, 0, 6 * PER_DAY - 1, source="'bln_' || 1 + n % 2000", destination="'bln_' || 1 + (n + 7) % 2000",
+            at=f"CASE WHEN n < {pending} THEN timestamp '2026-01-02 09:00' ELSE timestamp '2026-01-01 09:00' END",
+        )  # fmt: skip
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(text("DELETE FROM blnk.transactions WHERE id % 3 = 0"))
+    close(books, FIRST_DAY)
+    day = FIRST_DAY + timedelta(days=1)
+    with books.engine.begin() as connection:
+        run = open_close(connection, business_date=day, calendar=calendar(), now=calendar().closes_at(day))
+        (piece,) = plan_pieces(connection, run.run_id, piece_size=10 * PER_DAY)
+    assert piece.work == "older"
+    nodes = plan_of(books.ledger, lambda c: count_piece(c, run.run_id, piece.piece), "written_activity")
+    assert_reads_by_index(nodes, "transactions")
+    assert pending * 2 // 3 <= touched(scans(nodes, "transactions")) <= pending * 2 // 3 + 40
+
+
 def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, counting: list[Node]) -> None:
     size = 200
     with grown.engine.begin() as connection:

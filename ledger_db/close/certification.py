@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from ledger_db.close import tables
 from ledger_db.close.cut import base_of, base_parameters
+from ledger_db.close.figure_digests import store_figure_digests
 from ledger_db.close.runs import Run, find_run, lock_open_run
 from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
@@ -22,8 +23,8 @@ def certify_run(connection: Connection, run_id: int) -> Run:
 
     Proved is: each key is counted once; every balance has its row; per currency the rows add up to the base's totals
     plus the activity; credits equal debits, posted and inflight, but for itemised exceptions; the activity is what the
-    counted rows say. Then totals, count and checksum are stored, and the commit waits for the disk, and with it for
-    every piece and batch.
+    counted rows say. Then totals, count, checksum and digests are stored, and the commit waits for the disk, and with
+    it for every piece and batch.
 
     Raises:
         NotCertified: the first thing that does not prove, with expected, found and difference. The run stays open; the
@@ -47,6 +48,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
         _prove_currency(run, currency, found.get(currency), expected.get(currency), zero_sum=not partial)
     _prove_amounts(connection, run)
     _store_totals(connection, run, found, expected)
+    store_figure_digests(connection, run_id)
     connection.execute(
         update(tables.runs)
         .where(tables.runs.c.run_id == run_id)

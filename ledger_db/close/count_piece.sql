@@ -414,6 +414,33 @@ written_keys AS (
     GROUP BY placed.key_set, placed.effective_date, placed.block
 ),
 
+written_samples AS (
+    INSERT INTO ledger_eod.sampled_rows (run_id, transaction_key, key_set, transaction_id)
+    SELECT
+        CAST(:run_id AS bigint) AS run_id,
+        sampled.transaction_key,
+        CAST(sampled.key_set AS ledger_eod.key_set) AS key_set,
+        named.transaction_id
+    FROM (
+        SELECT
+            lower(keys) AS transaction_key,
+            CASE WHEN is_pending THEN 'pending' ELSE 'counted' END AS key_set
+        FROM parts
+        UNION
+        SELECT
+            upper(keys) - 1 AS transaction_key,
+            CASE WHEN is_pending THEN 'pending' ELSE 'counted' END AS key_set
+        FROM parts
+    ) AS sampled
+    CROSS JOIN LATERAL (
+        SELECT t.transaction_id
+        FROM blnk.transactions AS t
+        WHERE t.id = sampled.transaction_key
+        ORDER BY t.id
+        LIMIT 1
+    ) AS named
+),
+
 written_digests AS (
     INSERT INTO ledger_eod.row_digests (
         run_id, piece, effective_date, transaction_count, posted_amount, held_amount, digest

@@ -24,6 +24,7 @@ from ledger_db.close.runs import (
     newest_certified_close,
     select_runs,
 )
+from ledger_db.close.samples import require_same_rows
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import ChainDiffers, Hint, OutOfOrder, PeriodNotEnded
 from ledger_db.server.catalogue import system_identifier
@@ -76,6 +77,7 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
         OutOfOrder: another date's close is still open, or the date does not follow the newest certified one.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
         ChainDiffers: the newest close is not the sum of the rows that its chain counted.
+        TableMadeAnew: keys stand for other transactions than those that the chain counted.
     """
     serialise_opening(connection)
     existing = _unabandoned_close(connection, business_date)
@@ -151,6 +153,7 @@ def open_interim(
     Raises:
         PeriodNotEnded: the date has not begun at ``now``.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
+        TableMadeAnew: keys stand for other transactions than those that the chain counted.
     """
     business_date = business_date or calendar.business_date_of(now)
     if calendar.opens_at(business_date) > now:
@@ -223,8 +226,8 @@ def _come_into_cluster(connection: Connection) -> int:
 
 def _remove_rows(connection: Connection, run: Run) -> None:
     for table in (
-        tables.run_exceptions, tables.row_digests, tables.row_checksums, tables.activity, tables.run_keys,
-        tables.run_pieces,
+        tables.run_exceptions, tables.row_digests, tables.sampled_rows, tables.row_checksums, tables.activity,
+        tables.run_keys, tables.run_pieces,
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run.run_id))
     snapshots = tables.balance_snapshots
@@ -254,6 +257,7 @@ def _insert_run(
     The balances that it answers for are captured after the cut, so that every row in it has its balances.
     """
     base = newest_certified_close(connection, not_after=closes_at)
+    require_same_rows(connection, base)
     next_id = select(func.nextval(func.pg_get_serial_sequence("ledger_eod.runs", "run_id")))
     run_id = int(connection.execute(next_id).scalar_one())
     connection.execute(

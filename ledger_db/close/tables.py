@@ -234,6 +234,28 @@ row_digests = Table(
     schema=EOD_SCHEMA,
 )
 
+#: The first and last row of each 1,024 keys that a run looked at: they show whether the table was made anew since.
+sampled_rows = Table(
+    "sampled_rows",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("transaction_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("key_set", key_set, nullable=False),  # counted or pending
+    Column("transaction_id", Text, nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+#: What a run stored besides its snapshots, as it was certified.
+figure_digests = Table(
+    "figure_digests",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    Column("subject", Text, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    schema=EOD_SCHEMA,
+)
+
 #: Of closes before rows were counted by their keys; ``row_digests`` has those of later ones.
 row_checksums = Table(
     "row_checksums",

@@ -1,4 +1,4 @@
-"""Closed dates: compares each close's raw rows with the digests it stored, and its snapshots with the run's checksum.
+"""Closed dates: compares each close's raw rows, its snapshots and its other figures with the digests that it stored.
 
 A close's rows are those of the keys that it counted, whatever date they have now. Findings name the dates whose rows
 differ, then the balances on them, the rows that have another date now, and how many are gone.
@@ -13,11 +13,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, exists, select, union
 
 from ledger_db.close import tables
 from ledger_db.close.certification import checksum_snapshots
 from ledger_db.close.cut import base_of, base_parameters
+from ledger_db.close.figure_digests import digest_figures, stored_figure_digests
 from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
 from ledger_db.close.row_digests import Digests, RowDigest, digest_rows, stored_digests
 from ledger_db.close.runs import Run, find_run
@@ -48,7 +49,7 @@ class CloseCheck:
 
 
 def check_close(connection: Connection, run_id: int) -> CloseCheck:
-    """Check one close: its raw rows against their stored digests, its snapshots against the run's checksum.
+    """Check one close: its raw rows, its snapshots and its other figures against the digests that it stored.
 
     Names first the dates, then the balances on them. Reads only. Cost: the close's own rows, and the chain's activity
     where its snapshots were altered.
@@ -58,7 +59,7 @@ def check_close(connection: Connection, run_id: int) -> CloseCheck:
     """
     run = find_run(connection, run_id)
     without_time_limit(connection)
-    findings = _findings_on_snapshots(connection, run)
+    findings = _findings_on_snapshots(connection, run) + _findings_on_figures(connection, run)
     then, now = _digests(connection, run)
     if not then and _stored_no_digests(connection, run):
         return CloseCheck(run_id, 0, False, findings)
@@ -181,6 +182,38 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
             for row in _altered_snapshots(connection, run)
         ),
     ]  # fmt: skip
+
+
+def _findings_on_figures(connection: Connection, run: Run) -> list[Finding]:
+    """What of a close's figures was altered; of its activity, the balances too."""
+    then, now = stored_figure_digests(connection, run.run_id), digest_figures(connection, run.run_id)
+    altered = sorted(subject for subject in then.keys() | now.keys() if then.get(subject) != now.get(subject))
+    findings = [
+        Finding(
+            CAUSE, "investigate", business_date=run.business_date,
+            difference=f"{subject} of run {run.run_id}|{then.get(subject)}|{now.get(subject)}",
+            evidence={**_names(run), subject: "altered"},
+        )
+        for subject in altered
+    ]  # fmt: skip
+    if "activity" in altered:
+        findings += [
+            _changed_balance(
+                run, row, row.effective_date, f"activity of run {run.run_id}",
+                {"activity": "altered", "effective_date": str(row.effective_date)},
+            )
+            for row in _changed_balances(connection, run, _dates_of(connection, run))
+        ]  # fmt: skip
+    return findings
+
+
+def _dates_of(connection: Connection, run: Run) -> list[date]:
+    """The business dates for which a run counted something, or is said to have."""
+    keys, activity = tables.run_keys, tables.activity
+    of_run = keys.c.run_id == run.run_id
+    counted = select(keys.c.effective_date).where(of_run, keys.c.key_set.in_(["counted", "released"]))
+    moved = select(activity.c.effective_date).where(activity.c.run_id == run.run_id)
+    return sorted(connection.scalars(union(counted, moved)).all())
 
 
 def _altered_snapshots(connection: Connection, run: Run) -> Sequence[Row[Any]]:

@@ -38,6 +38,7 @@ from ledger_db.books.tables import balances
 from ledger_db.close.cluster import ensure_cluster
 from ledger_db.close.cut import base_parameters, cut_parameters
 from ledger_db.close.runs import Run, find_run, newest_certified_close
+from ledger_db.close.samples import require_same_rows
 from ledger_db.close.tables import captured_balances, runs
 from ledger_db.core.amounts import EXACT
 from ledger_db.core.key_ranges import KeyRange
@@ -160,11 +161,14 @@ def open_verification(
     Raises:
         NothingToVerify: the scope needs a close and there is none.
         UnknownBalance: one that is given does not exist, or none is given.
+        TableMadeAnew: since-close: keys stand for other transactions, so that all of them would be new.
     """
     _require_known(connection, balance_ids)
     base = newest_certified_close(connection)
     if base is None and scope != "from-genesis":
         raise NothingToVerify(f"{scope}: there is no certified close to verify from", hint=Hint.close_a_date_first)
+    if scope == "since-close":
+        require_same_rows(connection, base)
     ensure_cluster(connection)  # before the cut: every cut of a cluster sees what existed when it was first seen
     verification_id = connection.execute(
         insert(tables.verifications)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -217,7 +218,7 @@ def test_a_database_without_the_schema_fails_in_one_clear_line(
     state = snapshot()
     assert state.is_failed()
     assert "the database's schema is at nothing" in str(state.message)
-    assert str(state.message).endswith("needs 0008; migrate the database, or install the version that did")
+    assert re.search(r"needs \d{4}; migrate the database, or install the version that did$", str(state.message))
     dispose_engines()
 
 

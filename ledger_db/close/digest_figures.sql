@@ -1,0 +1,73 @@
+-- The SHA-256 of what a run stored besides its snapshots, for each subject: activity, exceptions, totals, keys, pieces,
+-- and the balances that it captured first. A line says all of a row, in a text that no two rows share.
+-- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows.
+WITH lines AS (
+    SELECT
+        'activity' AS subject,
+        balance_key >> 10 AS part,
+        CAST(row(
+            balance_key, effective_date - date '2000-01-01', piece, is_late, posting_count, trim_scale(credit_balance),
+            trim_scale(debit_balance), trim_scale(inflight_credit_balance), trim_scale(inflight_debit_balance),
+            last_transaction_key
+        ) AS text) AS line
+    FROM ledger_eod.activity
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'exceptions' AS subject,
+        transaction_key >> 10 AS part,
+        CAST(row(
+            transaction_key, currency, piece, cause, trim_scale(difference), trim_scale(inflight_difference)
+        ) AS text) AS line
+    FROM ledger_eod.run_exceptions
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'totals' AS subject,
+        0 AS part,
+        CAST(row(
+            currency, balance_count, trim_scale(credit_balance), trim_scale(debit_balance),
+            trim_scale(inflight_credit_balance), trim_scale(inflight_debit_balance), trim_scale(itemised_difference),
+            trim_scale(itemised_inflight_difference)
+        ) AS text) AS line
+    FROM ledger_eod.run_totals
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'keys' AS subject,
+        block AS part,
+        CAST(row(key_set, piece, effective_date - date '2000-01-01', block, keys) AS text) AS line
+    FROM ledger_eod.run_keys
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'pieces' AS subject,
+        0 AS part,
+        CAST(row(
+            piece, work, first_key, last_key, counted_count, settled_count, pending_count, gone_count
+        ) AS text) AS line
+    FROM ledger_eod.run_pieces
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'captured balances' AS subject,
+        balance_key >> 10 AS part,
+        CAST(row(balance_key, balance_id, currency) AS text) AS line
+    FROM ledger_eod.captured_balances
+    WHERE first_run_id = CAST(:run_id AS bigint)
+),
+
+parts AS (
+    SELECT
+        subject,
+        part,
+        sha256(convert_to(string_agg(line, '' ORDER BY line COLLATE "C"), 'UTF8')) AS digest
+    FROM lines
+    GROUP BY subject, part
+)
+
+SELECT
+    subject,
+    encode(sha256(string_agg(digest, CAST('' AS bytea) ORDER BY part)), 'hex') AS digest
+FROM parts
+GROUP BY subject

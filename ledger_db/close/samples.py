@@ -1,0 +1,45 @@
+"""Samples of the rows that a run looked at: they tell whether the ledger's table still has them under their keys.
+
+A table that is made anew without its ids gives every row another key, and all of them would be counted again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from ledger_db.close.cut import base_parameters
+from ledger_db.close.runs import Run
+from ledger_db.errors import TableMadeAnew
+from ledger_db.postings.rules import statement
+
+
+def require_same_rows(connection: Connection, base: Run | None) -> None:
+    """Refuse to go on from a close whose rows have other keys now. A single row that is gone is no reason.
+
+    Raises:
+        TableMadeAnew: a sampled key stands for another transaction, or most of the counted ones are gone.
+    """
+    if base is None:
+        return
+    found = _compare_samples(connection, base)
+    if found.replaced_count:
+        raise TableMadeAnew(
+            f"key {found.replaced_key} of blnk.transactions was {found.was_id} when a close looked at it and is "
+            f"{found.is_id} now, the first of {found.replaced_count}: {_WHAT_IT_MEANS}"
+        )
+    if found.missing_count > 1 and 2 * found.missing_count > found.counted_count:
+        raise TableMadeAnew(
+            f"of the {found.counted_count} rows of blnk.transactions that were counted last and are compared, "
+            f"{found.missing_count} are gone: {_WHAT_IT_MEANS}"
+        )
+
+
+def _compare_samples(connection: Connection, base: Run) -> Row[Any]:
+    return connection.execute(statement(connection, "close.compare_samples"), base_parameters(connection, base)).one()
+
+
+_WHAT_IT_MEANS = (
+    "the table was made anew without its ids, and its rows would be counted again. Restore it with the ids it had"
+)

@@ -1,0 +1,107 @@
+"""Stored figures that answers and later closes are made of: whatever is altered, the checksums verification says so."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger_db.core.amounts import plain
+from tests.testing.books import Books, unguarded
+from tests.testing.verifications import verify
+
+
+@pytest.fixture
+def closed(books: Books) -> Books:
+    """Two closed days; the second has a late arrival, and an exception."""
+    books.post("""
+        recorded          effective         source  destination  amount      reference
+        2026-01-30 09:00  -                 @world  wallet       100.00 USD  first
+    """)
+    books.insert(
+        source=books.open("@world"), destination=books.open("purse", "EUR"), currency="USD", precise_amount=700,
+        created_at="2026-01-30 10:00",
+    )  # fmt: skip
+    books.close_day("2026-01-30")
+    books.post("""
+        recorded          effective         source  destination  amount      reference
+        2026-01-31 09:00  -                 wallet  shop          30.00 USD  second
+        2026-01-31 09:01  2026-01-30 08:00  @world  wallet        11.00 USD  late
+    """)
+    books.close_day("2026-01-31")
+    return books
+
+
+def test_nothing_is_found_on_figures_as_they_were_stored(closed: Books) -> None:
+    assert verify(closed, "checksums").findings == []
+    assert closed.rows("SELECT run_id, subject FROM ledger_eod.figure_digests ORDER BY run_id, subject") == [
+        (run_id, subject)
+        for run_id, subjects in (
+            (1, ["activity", "captured balances", "exceptions", "keys", "pieces", "totals"]),
+            (2, ["activity", "captured balances", "keys", "pieces", "totals"]),
+        )
+        for subject in subjects
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "statement", "date", "subject"),
+    [
+        (
+            "run_totals",
+            "UPDATE ledger_eod.run_totals SET debit_balance = debit_balance + 1 WHERE run_id = 1 AND currency = 'USD'",
+            "2026-01-30", "totals",
+        ),
+        (
+            "run_totals",
+            "DELETE FROM ledger_eod.run_totals WHERE run_id = 2 AND currency = 'EUR'",
+            "2026-01-31", "totals",
+        ),
+        (
+            "run_exceptions",
+            "UPDATE ledger_eod.run_exceptions SET cause = 'legacy_rate' WHERE currency = 'EUR'",
+            "2026-01-30", "exceptions",
+        ),
+        (
+            "run_exceptions",
+            "INSERT INTO ledger_eod.run_exceptions VALUES (2, 1, 'USD', 'cross_currency', 0, 0, 1)",
+            "2026-01-31", "exceptions",
+        ),
+        (
+            "captured_balances",
+            "UPDATE ledger_eod.captured_balances SET first_run_id = 2 WHERE balance_id = 'bln_wallet'",
+            "2026-01-30", "captured balances",
+        ),
+        ("run_pieces", "UPDATE ledger_eod.run_pieces SET counted_count = 1 WHERE run_id = 1", "2026-01-30", "pieces"),
+        (
+            "figure_digests",
+            "DELETE FROM ledger_eod.figure_digests WHERE run_id = 2 AND subject = 'keys'",
+            "2026-01-31", "keys",
+        ),
+    ],
+)  # fmt: skip
+def test_an_altered_figure_is_named(closed: Books, table: str, statement: str, date: str, subject: str) -> None:
+    unguarded(closed, f"ledger_eod.{table}", statement)
+    found = verify(closed, "checksums").findings
+    assert (str(found[0].business_date), found[0].cause, found[0].evidence[subject]) == (
+        date, "row_edited_or_removed", "altered",
+    )  # fmt: skip
+
+
+def test_an_altered_late_arrival_is_named_with_its_balance_and_the_snapshots_are_not_accused(closed: Books) -> None:
+    """It is what ``balance_at`` answers from: before the edit 111.00 at the end of 30 January, after it 999.00."""
+    unguarded(
+        closed,
+        "ledger_eod.activity",
+        "UPDATE ledger_eod.activity SET credit_balance = 89900 WHERE run_id = 2 AND is_late AND credit_balance > 0",
+    )
+    assert closed.balance("wallet", at="2026-01-31") == "999.00"
+    on_date, on_balance = verify(closed, "checksums").findings
+    assert (str(on_date.business_date), on_date.evidence) == (
+        "2026-01-31", {"close": "2026-01-31", "run_id": 2, "activity": "altered"},
+    )  # fmt: skip
+    assert on_balance.stored is not None
+    assert on_balance.proven is not None
+    assert str(on_balance.business_date) == "2026-01-30"
+    assert (plain(on_balance.stored.credit), plain(on_balance.proven.credit)) == ("89900", "1100")
+    assert closed.rows(
+        "SELECT balance_id FROM ledger_eod.captured_balances WHERE balance_key = :key", key=on_balance.balance_key
+    ) == [("bln_wallet",)]
