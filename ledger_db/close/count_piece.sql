@@ -1,5 +1,5 @@
 -- Count one piece of a run: look at its rows once, and write for those that count activity, exceptions, a digest and
--- the sets of keys. Marks the piece as done. Returns counted_count, settled_count, pending_count, gone_count.
+-- the sets of keys. Marks the piece as done, with the number of rows of each fate.
 -- run_id, piece, business_date, closes_at, cut, genesis_run_id, time_zone, cut_off: the run and its piece.
 -- first_key, last_key: the piece's range. base_run_id, base_business_date, base_closes_at: the base, '-infinity' and
 -- NULL without one. cluster_id: this cluster. piece_rows is the piece's kind of work.
