@@ -172,8 +172,8 @@ def match_explanations(
 def check_transactions(connection: Connection, verification_id: int) -> list[Finding]:
     """Transactions that no ledger should hold: orphan and early commits, over-commits, duplicates, two currencies.
 
-    Checks those that no finished verification has checked; from genesis all. A restricted verification is about
-    balances and checks none. Reads only.
+    Checks those that no finished verification has checked; from genesis all, and names those that no close has counted
+    or will. A restricted verification is about balances and checks none. Reads only.
 
     Raises:
         UnknownVerification: there is none of this id.
@@ -192,7 +192,7 @@ def check_transactions(connection: Connection, verification_id: int) -> list[Fin
             **base_parameters(connection, _checked_run(connection, verification), "from"),
         },
     )
-    return [
+    return _never_counted_ones(connection, verification) + [
         Finding(
             row.cause, action_on(row.cause), transaction_key=row.transaction_key,
             difference=f"{plain(row.stored)}|{plain(row.proven)}",
@@ -204,6 +204,31 @@ def check_transactions(connection: Connection, verification_id: int) -> list[Fin
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _never_counted_ones(connection: Connection, verification: Verification) -> list[Finding]:
+    """Rows at or below the newest close's highest key that it has not counted and that no close will look at."""
+    base = base_of(connection, verification)
+    if base is None or verification.scope != "from-genesis":
+        return []
+    return [
+        Finding(
+            "never_counted", "investigate", transaction_key=row.transaction_key, difference=f"{plain(row.amount)}|0",
+            gross_difference=EXACT.abs(row.amount),
+            evidence={
+                "currency": row.currency, "amount": plain(row.amount), "allowed": "0",
+                "transaction_ids": [row.transaction_id], "close": str(base.business_date),
+            },
+        )
+        for row in _never_counted(connection, verification, base)
+    ]  # fmt: skip
+
+
+def _never_counted(connection: Connection, verification: Verification, base: Run) -> Sequence[Row[Any]]:
+    return connection.execute(
+        statement(connection, "verification.never_counted"),
+        {**cut_parameters(connection, verification.cut), **base_parameters(connection, base)},
+    ).all()
 
 
 def _checked_run(connection: Connection, verification: Verification) -> Run | None:

@@ -73,6 +73,10 @@ def planted(books: Books) -> dict[Scope, Counter[tuple[str, str, str]]]:
     first, second = (
         name for (name,) in books.rows("SELECT balance_id FROM blnk.balances WHERE id IN (7, 8) ORDER BY id")
     )
+    books.insert(  # of no amount, so that it is about no balance
+        id=-5, source=books.open("sooner"), destination=books.open("awaited"), currency="USD", precise_amount=0,
+        created_at="2026-01-29 10:00", recorded_xid=None, reference="unseen",
+    )  # fmt: skip
     damage(books, first, second)
     both = [
         ("tampered_stored_row", "correct", first),
@@ -99,6 +103,7 @@ def planted(books: Books) -> dict[Scope, Counter[tuple[str, str, str]]]:
         for subject in subjects.split()
     ]
     raw = [("row_edited_or_removed", "investigate", f"bln_{name}") for name in ("gone", "went", "found")]
+    raw += [("never_counted", "investigate", "txn_unseen")]
     closed_days = {
         "2026-01-28": ["raw rows", "raw rows", "bln_gone", "bln_went", "bln_early", "bln_later", "bln_altered"],
         "2026-01-29": ["raw rows", "raw rows", "bln_lost", "bln_found", "bln_today", "bln_tomorrow", "bln_newest"],

@@ -176,11 +176,33 @@ def test_an_id_that_was_given_by_hand_is_found_whoever_looks(books: Books) -> No
         tamper(books, "wallet", column, 100)
     tamper(books, "@world", "debit_balance", 100)
     tamper(books, "@world", "balance", -100)
+    balances = {("row_edited_or_removed", name) for name in ("bln_wallet", "bln_world_usd")}
     for scope in SCOPES[:2]:
         found = verify(books, scope).found
-        assert causes(found) == {("row_edited_or_removed", name) for name in ("bln_wallet", "bln_world_usd")}
-        assert {each.evidence["stored_row_agrees_with"] for each in found} == {"raw rows"}
+        named = {("never_counted", "txn_raw3")} if scope == "from-genesis" else set()
+        assert causes(found) == balances | named
+        assert {each.evidence.get("stored_row_agrees_with") for each in found} <= {"raw rows", None}
     assert reconstruct(books, "wallet")["bln_wallet"].verdict == "agrees"
+
+
+def test_rows_that_no_close_will_look_at_are_named_and_those_that_one_will_are_not(books: Books) -> None:
+    books.post("recorded  source  destination  amount\n2026-01-29 09:00  @world  wallet  5.00 USD")
+    books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 1000)")
+    books.post("recorded  source  destination  amount\n2026-01-29 09:00  @world  wallet  5.00 USD")
+    books.close_day("2026-01-29")
+    row = {
+        "source": "bln_world_usd", "destination": "bln_wallet", "currency": "USD", "precise_amount": Decimal(100),
+        "created_at": naive("2026-01-30 09:00"),
+    }  # fmt: skip
+    books.insert(**row, id=500, reference="left_empty", recorded_xid=None)
+    books.insert(**row, id=501, reference="given", recorded_xid="3")
+    books.insert(**row, id=502, reference="honest")
+    never = {("never_counted", "txn_left_empty"), ("never_counted", "txn_given")}
+    for day in ("2026-01-30", "2026-01-31"):
+        found = causes(verify(books, "from-genesis").found)
+        assert {pair for pair in found if pair[0] == "never_counted"} == never
+        books.close_day(day)
+    assert sets_of(books, "counted", "2026-01-30") == {"txn_honest"}
 
 
 def test_a_new_row_without_the_transaction_that_recorded_it(books: Books) -> None:
