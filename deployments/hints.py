@@ -22,6 +22,9 @@ WORDS: Final[dict[Hint, str]] = {
     Hint.start_verification: "start a new one with ledger-eod verify",
     Hint.propose_again: "propose it again with ledger-eod reconstruct --apply",
     Hint.show_proposal: "ledger-eod reconstruct without --approve shows them",
+    Hint.begin_new_chain: "where it is as it should be, ledger-eod new-chain begins a new chain of closes",
+    Hint.show_new_chain: "ledger-eod new-chain shows what waits, with its hash",
+    Hint.approve_new_chain: "ledger-eod new-chain shows what it differs by, and takes the approval",
 }
 
 

@@ -12,12 +12,14 @@ from pydantic import SecretStr
 from rich.console import Group
 
 from deployments.console import table, titled
+from ledger_db.core.amounts import Amounts
 
 if TYPE_CHECKING:
     from deployments.doctor import Finding
     from deployments.orchestrator.automations import Standing
     from ledger_db.books.accounts import StoredBalance
     from ledger_db.close.activity import LateTotals
+    from ledger_db.close.new_chain import ChainDifference, ChainTransaction, NewChain
     from ledger_db.close.runs import Run
     from ledger_db.close.totals import RunTotals
     from ledger_db.correction.corrections import Correction
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from ledger_db.settings import Settings
     from ledger_db.verification.discrepancies import Discrepancy
     from ledger_db.verification.sweeps import Verification
+
+
+NAMED_DATES = 5  # of a list, in a cell
 
 
 def utc(instant: datetime) -> str:
@@ -128,6 +133,65 @@ def totals_table(closed: list[tuple[Run, list[RunTotals]]]) -> Group:
                 end_section=position == len(totals) - 1,
             )
     return titled("Certified totals, minor units", shown)
+
+
+def new_chains_table(listed: list[tuple[NewChain, Run]]) -> Group:
+    """New chains for people, newest first, each with its first close."""
+    shown = table(
+        "run", "begins with", "status", "proposed by", "keys gone", "changed dates", "reason",
+        figures=("run", "keys gone"), wrapped=("reason", "changed dates"),
+    )  # fmt: skip
+    for chain, run in listed:
+        dates = chain.changed_dates or []
+        named = ", ".join(str(day) for day in dates[:NAMED_DATES]) + (" …" if len(dates) > NAMED_DATES else "")
+        shown.add_row(
+            str(run.run_id),
+            str(run.business_date),
+            run.status,
+            chain.proposed_by,
+            "" if chain.gone_count is None else f"{chain.gone_count:,}",
+            f"table made anew: {named or 'none'}" if chain.has_same_rows is False else named,
+            chain.reason,
+        )
+    return titled("New chains of closes, newest first", shown)
+
+
+def chain_differences_table(differences: list[ChainDifference], count: int) -> Group:
+    """What a new chain differs by, largest first: the previous chain's last close, and the new chain on its date.
+
+    edited: what the transactions leave of the difference, since rows were edited or are gone.
+    """
+    shown = table(
+        "balance", "currency", "was", "is", "edited or gone", "inflight", "only in one of them",
+        figures=("was", "is", "edited or gone", "inflight"), wrapped=("only in one of them",),
+    )  # fmt: skip
+    for each in differences:
+        was, now, rest = (Amounts.of_parts(parts) for parts in (each.previous, each.present, each.rest))
+        shown.add_row(
+            each.balance_id,
+            each.currency,
+            figure(was.balance),
+            figure(now.balance),
+            figure(rest.balance),
+            figure(now.minus(was).inflight_balance),
+            "; ".join(_chain_transaction(item) for item in each.transactions),
+        )
+    more = f"{len(differences):,} of {count:,} balances are shown" if count > len(differences) else None
+    return titled(f"{count:,} balances differ at the end of the last close, minor units", shown, more)
+
+
+def _chain_transaction(item: ChainTransaction) -> str:
+    amounts = Amounts.of_parts(item.parts)
+    held = f", inflight {figure(amounts.inflight_balance)}" if amounts.inflight_balance else ""
+    return f"{'only now' if item.is_added else 'only then'} {item.transaction_id} {figure(amounts.balance)}{held}"
+
+
+def new_chain_line(chain: NewChain) -> str:
+    """What a proposed new chain waits for."""
+    return (
+        f"somebody else than {chain.proposed_by} must approve these differences: "
+        f"ledger-eod new-chain --approve {chain.figures_hash} --as WHO"
+    )
 
 
 def late_line(late: list[LateTotals], dates: list[date]) -> str:

@@ -94,6 +94,9 @@ def _write_and_certify(run: Run, batch_size: int, job: Job) -> SnapshotResult:
     with job.phase("count"):
         _count(run)
     written = _write(run, batch_size, job)
+    if run.base_run_id is None:
+        with job.phase("compare"):
+            closing.compare_new_chain(run.run_id)
     with job.phase("certify"):
         certificate = closing.certify_run(run.run_id)
     result = SnapshotResult(certificate, written, job.duration_ms, job.phases_ms)

@@ -6,6 +6,7 @@ verification, and a difference that was found before is the same discrepancy.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -97,11 +98,8 @@ def _verify(verification: Verification, batch_size: int, job: Job) -> Verificati
         job.failed(error=first_line(error), duration_ms=job.duration_ms)
         raise
     outcome = VerificationOutcome(report, job.duration_ms, job.phases_ms)
-    unchecked = sum(part.unchecked_closes for part in mapped.results)
-    if unchecked:
-        get_run_logger().warning(
-            "%s closes were made before checksums were stored: only their snapshots were checked", unchecked
-        )
+    for why, count in sum((part.rows_left_out for part in mapped.results), Counter()).items():
+        get_run_logger().warning("the raw rows of %s closes were not compared: %s", count, why)
     _report(outcome, job)
     return outcome
 

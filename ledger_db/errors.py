@@ -45,6 +45,9 @@ class Hint(StrEnum):
     start_verification = "start_verification"
     propose_again = "propose_again"
     show_proposal = "show_proposal"
+    begin_new_chain = "begin_new_chain"
+    show_new_chain = "show_new_chain"
+    approve_new_chain = "approve_new_chain"
 
 
 class LedgerError(Exception):
@@ -141,6 +144,10 @@ class OutOfOrder(NotYet):
     """A close would be opened before an earlier one is certified, or behind the newest certified one."""
 
 
+class NotApproved(NotYet):
+    """The run begins a new chain, and nobody has approved it yet; it stays open."""
+
+
 class NothingToVerify(NotYet):
     """There is no certified close to verify from."""
 
@@ -155,6 +162,10 @@ class ChainDiffers(Refused):
 
 class TableMadeAnew(Refused):
     """Keys of the ledger's transactions stand for other rows than those that a close counted."""
+
+
+class NewChainRefused(Refused):
+    """A new chain of closes that cannot be begun as asked; nothing was stored."""
 
 
 class RunNotOpen(Refused):

@@ -9,13 +9,13 @@ from datetime import date, datetime
 from prefect import get_run_logger, task
 
 from ledger_db.attach.migrate import require_current
-from ledger_db.close import activity, certification, counting, opening, runs, snapshots
+from ledger_db.close import activity, certification, counting, new_chain, opening, runs, snapshots
 from ledger_db.close.counting import CountedRows, Piece
 from ledger_db.close.runs import Kind, Run
 from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import NotCertified
+from ledger_db.errors import NotApproved, NotCertified
 from ledger_db.server.connections import transaction
 from ledger_db.settings import get_settings
 from tasks.each import for_each
@@ -150,16 +150,24 @@ def write_snapshots(run_id: int, batches: list[KeyRange]) -> int:
 
 
 @task(**LEDGER_TASK)
+def compare_new_chain(run_id: int) -> None:
+    """Store by what a run that begins a new chain differs from the close before it."""
+    with transaction() as connection:
+        new_chain.compare_new_chain(connection, run_id)
+
+
+@task(**LEDGER_TASK)
 def certify_run(run_id: int) -> Certificate:
     """Prove the run's figures and certify it.
 
     Raises:
         NotCertified: the figures do not prove; the reason is stored with the run, which stays open.
+        NotApproved: it begins a new chain, which somebody must approve; the run stays open.
     """
     try:
         with transaction() as connection:
             certification.certify_run(connection, run_id)
-    except NotCertified as refusal:
+    except (NotCertified, NotApproved) as refusal:
         with transaction() as connection:
             certification.refuse_certification(connection, run_id, str(refusal))
         raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect import get_run_logger, task
 
@@ -15,6 +16,7 @@ from ledger_db.core.key_ranges import KeyRange
 from ledger_db.server.connections import ledger_engine, transaction
 from ledger_db.verification import driver
 from ledger_db.verification import sweeps as verifications
+from ledger_db.verification.closed_dates import RowsLeftOut
 from ledger_db.verification.driver import CheckResult, VerificationReport
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 from tasks.each import for_each
@@ -24,10 +26,10 @@ from tasks.retries import LEDGER_TASK
 
 @dataclass(frozen=True)
 class PartialVerification:
-    """The figures of some batches. ``unchecked_closes``: closes from before checksums were stored."""
+    """The figures of some batches. ``rows_left_out``: of how many closes the raw rows were not compared, and why."""
 
     tally: Tally
-    unchecked_closes: int = 0
+    rows_left_out: Counter[RowsLeftOut] = field(default_factory=Counter)
 
 
 def hold_scope(scope: Scope) -> AbstractContextManager[None]:
@@ -126,7 +128,7 @@ def check_closes(verification_id: int, run_ids: list[int]) -> PartialVerificatio
     )  # fmt: skip
     return PartialVerification(
         sum((each.tally for each in checked), Tally()),
-        unchecked_closes=sum(not each.has_checksums for each in checked),
+        Counter(each.rows_left_out for each in checked if each.rows_left_out is not None),
     )
 
 

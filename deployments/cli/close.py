@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Annotated
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from deployments import console, tables
 from deployments.cli.access import migrated_ledger
+from deployments.cli.exits import ExitCode
 from deployments.cli.options import BatchSizeOption, JsonOption, RunKind, VerboseOption, parse_date
-from ledger_db.errors import RunAtWork
+from ledger_db.errors import ApprovalRefused, NotApproved, RunAtWork
+from ledger_db.settings import get_settings
+
+if TYPE_CHECKING:
+    from ledger_db.close.runs import Run
 
 
 def snapshot(
@@ -106,3 +112,77 @@ def abandon(
         out.print(f"{run.name} would be abandoned and its snapshots removed; repeat with --yes to do it")
     else:
         out.print(f"{run.name} is {run.status}: there is nothing to abandon")
+
+
+def new_chain(
+    reason: Annotated[str, typer.Option("--reason", help="Why a new chain begins, for the record.")] = "",
+    approve: Annotated[
+        str | None, typer.Option("--approve", metavar="HASH", help="Approve the differences of this hash.")
+    ] = None,
+    who: Annotated[str, typer.Option("--as", metavar="WHO", help="Who proposes, or with --approve who approves.")] = "",
+    batch_size: BatchSizeOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Begin a new chain of closes after a repair; without options show what is proposed, and every earlier one.
+
+    For a ledger that the closes so far cannot be continued on, or whose counted rows were changed on purpose. The next
+    business date is closed from the first posting on, and compared with the newest close per balance and transaction.
+    Exit code 4: somebody else must approve the differences, with ledger-eod new-chain --approve HASH --as WHO. Only
+    then is it certified. The closes so far stay as evidence; ledger-eod abandon gives a new chain up before that.
+    """
+    if approve is None and not reason and not who:
+        _show_new_chains()
+        return
+    if not who.strip() or (approve is None) == (not reason.strip()):
+        raise typer.BadParameter("goes with --reason to propose, or with --approve to approve", param_hint="--as")
+    from deployments.jobs import snapshot_now
+
+    with migrated_ledger().begin() as connection:
+        run = _propose(connection, reason, who) if approve is None else _approve(connection, approve, who)
+    try:
+        snapshot_now(business_date=run.business_date, kind="close", batch_size=batch_size, verbose=verbose)
+    except NotApproved:
+        _show_new_chains(run.run_id)
+        raise typer.Exit(ExitCode.NEEDS_APPROVAL) from None
+
+
+def _propose(connection: Connection, reason: str, who: str) -> Run:
+    from ledger_db.close.new_chain import open_new_chain
+
+    return open_new_chain(
+        connection, reason=reason, proposed_by=who, calendar=get_settings().calendar, now=datetime.now(UTC)
+    )
+
+
+def _approve(connection: Connection, figures_hash: str, who: str) -> Run:
+    """Store the approval and return the close that it lets be certified. A refusal is stored too.
+
+    Raises:
+        ApprovalRefused: ``who`` must not approve it.
+    """
+    from ledger_db.close.new_chain import approve_new_chain
+    from ledger_db.close.runs import find_run
+
+    chain, approval = approve_new_chain(connection, figures_hash, decided_by=who, channel="command line")
+    if approval.decision == "refused":
+        connection.commit()
+        raise ApprovalRefused(approval.remark)
+    return find_run(connection, chain.run_id)
+
+
+def _show_new_chains(run_id: int | None = None) -> None:
+    """Every new chain, or that of one run; of the one that waits for an approval, what it differs by."""
+    from ledger_db.close.new_chain import difference_count, differences_of, list_new_chains
+
+    out = console.out()
+    with migrated_ledger().connect() as connection:
+        listed = [pair for pair in list_new_chains(connection) if run_id in (None, pair[1].run_id)]
+        if not listed:
+            out.print("no new chain was begun: every close goes on from the one before it")
+            return
+        out.print(tables.new_chains_table(listed))
+        for chain, run in listed:
+            if run.status == "open" and chain.figures_hash is not None:
+                count = difference_count(connection, run.run_id)
+                out.print(tables.chain_differences_table(differences_of(connection, run.run_id), count))
+                out.print(tables.new_chain_line(chain))

@@ -20,6 +20,9 @@ WORDS: dict[Hint, str] = {
     Hint.start_verification: "start a new run of verify-balances",
     Hint.propose_again: "run reconstruct-balances again for a new proposal",
     Hint.show_proposal: "the table of the reconstruction has the figures and their hash",
+    Hint.begin_new_chain: "where it is as it should be, a new chain of closes is begun on the command line",
+    Hint.show_new_chain: "the command line shows what waits, with its hash",
+    Hint.approve_new_chain: "the command line shows what it differs by, and takes the approval",
 }
 
 

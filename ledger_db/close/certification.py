@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, exists, func, insert, select, update
 from ledger_db.close import tables
 from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.figure_digests import store_figure_digests
+from ledger_db.close.new_chain import require_approval
 from ledger_db.close.runs import Run, find_run, lock_open_run
 from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
@@ -29,6 +30,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     Raises:
         NotCertified: the first thing that does not prove, with expected, found and difference. The run stays open; the
             reason is returned to be stored by :func:`refuse_certification`.
+        NotApproved: it begins a new chain, and nobody else than the proposer has approved that.
     """
     try:
         run = lock_open_run(connection, run_id)
@@ -47,6 +49,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     for currency in sorted(found.keys() | expected.keys()):
         _prove_currency(run, currency, found.get(currency), expected.get(currency), zero_sum=not partial)
     _prove_amounts(connection, run)
+    require_approval(connection, run)
     _store_totals(connection, run, found, expected)
     store_figure_digests(connection, run_id)
     connection.execute(

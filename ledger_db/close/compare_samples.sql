@@ -1,8 +1,8 @@
 -- Whether the rows that a chain looked at are still the rows of their keys: those pending at its newest close, and at
 -- most 1,000 of those that it counted last. base_run_id, base_genesis_run_id: the newest close.
 -- Returns counted_count and how many of them are gone as missing_count; replaced_count of all, and of the first that is
--- replaced replaced_key, was_id and is_id. Read-only.
--- Cost: two look-ups for each 1,024 keys that are pending, and 1,000 more, by primary key.
+-- replaced replaced_key, was_id and is_id; moved_count: of those gone, how many have another key now. Read-only.
+-- Cost: two look-ups for each 1,024 keys that are pending, and 1,000 more, by primary key; of those gone, by id too.
 WITH counted AS MATERIALIZED (
     SELECT
         sampled.transaction_key,
@@ -50,6 +50,13 @@ compared AS MATERIALIZED (
 SELECT
     count(*) FILTER (WHERE is_counted) AS counted_count,
     count(*) FILTER (WHERE is_counted AND is_id IS NULL) AS missing_count,
+    count(*) FILTER (
+        WHERE is_id IS NULL
+        AND EXISTS (
+            SELECT FROM blnk.transactions AS t
+            WHERE t.transaction_id = compared.was_id
+        )
+    ) AS moved_count,
     count(*) FILTER (WHERE is_id <> was_id) AS replaced_count,
     min(transaction_key) FILTER (WHERE is_id <> was_id) AS replaced_key,
     (array_agg(was_id ORDER BY transaction_key) FILTER (WHERE is_id <> was_id))[1] AS was_id,

@@ -1,5 +1,6 @@
 -- The SHA-256 of what a run stored besides its snapshots, for each subject: activity, exceptions, totals, keys, pieces,
--- and the balances that it captured first. A line says all of a row, in a text that no two rows share.
+-- the balances that it captured first, and the new chain that it begins, with its approval. A line says all of a row,
+-- in a text that no two rows share.
 -- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows.
 WITH lines AS (
     SELECT
@@ -55,6 +56,48 @@ WITH lines AS (
         CAST(row(balance_key, balance_id, currency) AS text) AS line
     FROM ledger_eod.captured_balances
     WHERE first_run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'new chain' AS subject,
+        -1 AS part,
+        CAST(row(
+            run_id, previous_run_id, reason, proposed_by, EXTRACT(EPOCH FROM proposed_at), has_same_rows, gone_count,
+            (
+                SELECT array_agg(day - date '2000-01-01' ORDER BY position)
+                FROM unnest(changed_dates) WITH ORDINALITY AS changed (day, position)
+            )
+        ) AS text) AS line
+    FROM ledger_eod.new_chains
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'new chain' AS subject,
+        balance_key >> 10 AS part,
+        CAST(row(
+            balance_key, trim_scale(previous_credit_balance), trim_scale(previous_debit_balance),
+            trim_scale(previous_inflight_credit_balance), trim_scale(previous_inflight_debit_balance),
+            trim_scale(present_credit_balance), trim_scale(present_debit_balance),
+            trim_scale(present_inflight_credit_balance), trim_scale(present_inflight_debit_balance)
+        ) AS text) AS line
+    FROM ledger_eod.new_chain_differences
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'new chain' AS subject,
+        balance_key >> 10 AS part,
+        CAST(row(
+            balance_key, transaction_key, is_added, trim_scale(credit_balance), trim_scale(debit_balance),
+            trim_scale(inflight_credit_balance), trim_scale(inflight_debit_balance)
+        ) AS text) AS line
+    FROM ledger_eod.new_chain_transactions
+    WHERE run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'approval' AS subject,
+        0 AS part,
+        CAST(row(run_id, figures_hash, approval_id) AS text) AS line
+    FROM ledger_eod.new_chains
+    WHERE run_id = CAST(:run_id AS bigint) AND approval_id IS NOT NULL
 ),
 
 parts AS (

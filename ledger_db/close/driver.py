@@ -14,11 +14,12 @@ from sqlalchemy import Engine
 
 from ledger_db.close.certification import certify_run, refuse_certification
 from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
+from ledger_db.close.new_chain import compare_new_chain
 from ledger_db.close.opening import open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import PLAN_ROUNDS, ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import NotCertified, RunAtWork
+from ledger_db.errors import NotApproved, NotCertified, RunAtWork
 from ledger_db.settings import get_settings
 
 #: Called after each step is committed, with its name and a number: of "opened" the run's id, of "counted" the piece, of
@@ -58,6 +59,7 @@ def close_day(
         RunAtWork: another process is at work on it.
         NotYet: the date has not ended, or another one comes before it.
         NotCertified: the figures do not prove; the reason is stored, and the run stays open.
+        NotApproved: it begins a new chain, which somebody must approve; the run stays open.
     """
     with engine.begin() as connection:
         run = open_close(
@@ -76,6 +78,7 @@ def complete_run(engine: Engine, run_id: int, *, batch_size: int | None = None, 
     Raises:
         RunAtWork: another process is at work on it.
         NotCertified: the figures do not prove; the reason is stored, and the run stays open.
+        NotApproved: it begins a new chain, which somebody must approve; the run stays open.
     """
     with hold_run(engine, run_id) as mine:
         if not mine:
@@ -90,6 +93,7 @@ def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, re
 
     Raises:
         NotCertified: the figures do not prove; the reason is stored, and the run stays open.
+        NotApproved: it begins a new chain, which somebody must approve; the run stays open.
     """
     with engine.begin() as connection:
         run = find_run(connection, run_id)
@@ -99,6 +103,9 @@ def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, re
     if run.collected_at is None:
         count_rows(engine, run_id, report=report)
     written = _write_all(engine, run, batch_size or get_settings().batch_size, report)
+    if run.base_run_id is None:
+        with engine.begin() as connection:
+            compare_new_chain(connection, run_id)
     certified = _certify(engine, run_id)
     report("certified", None)
     return CloseResult(certified, written)
@@ -139,7 +146,7 @@ def _certify(engine: Engine, run_id: int) -> Run:
     try:
         with engine.begin() as connection:
             return certify_run(connection, run_id)
-    except NotCertified as refusal:
+    except (NotCertified, NotApproved) as refusal:
         with engine.begin() as connection:
             refuse_certification(connection, run_id, str(refusal))
         raise

@@ -83,25 +83,40 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
     existing = _unabandoned_close(connection, business_date)
     if existing is not None and existing.certified:
         return existing
-    cluster_id = _come_into_cluster(connection)
+    cluster_id = come_into_cluster(connection)
     existing = _unabandoned_close(connection, business_date)
     if existing is not None:
         return existing
+    closes_at = require_ended(calendar, business_date, now)
+    require_in_order(connection, business_date, closes_at)
+    _require_whole_chain(connection)
+    base = newest_certified_close(connection, not_after=closes_at)
+    return insert_run(
+        connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
+        caught_up=business_date < calendar.last_ended(now), cluster_id=cluster_id, base=base, follows=base,
+    )  # fmt: skip
+
+
+def require_ended(calendar: BusinessCalendar, business_date: date, now: datetime) -> datetime:
+    """The instant at which a business date closes, in UTC.
+
+    Raises:
+        PeriodNotEnded: it has not come at ``now``.
+    """
     closes_at = calendar.closes_at(business_date)
     if now < closes_at:
         raise PeriodNotEnded(
             f"{business_date} has not ended: it closes at {closes_at.isoformat()}", hint=Hint.take_interim
         )
-    _require_in_order(connection, business_date, closes_at)
-    _require_whole_chain(connection)
-    return _insert_run(
-        connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
-        caught_up=business_date < calendar.last_ended(now), cluster_id=cluster_id,
-    )  # fmt: skip
+    return closes_at
 
 
-def _require_in_order(connection: Connection, business_date: date, closes_at: datetime) -> None:
-    """Refuse a close beside an open one, behind the newest certified one, or with a gap after it."""
+def require_in_order(connection: Connection, business_date: date, closes_at: datetime) -> None:
+    """Refuse a close beside an open one, behind the newest certified one, or with a gap after it.
+
+    Raises:
+        OutOfOrder: one of these.
+    """
     runs = tables.runs
     closes = select_runs().where(runs.c.kind == "close")
     unfinished = first_run(connection, closes.where(runs.c.status == "open"))
@@ -139,7 +154,8 @@ def _require_whole_chain(connection: Connection) -> None:
         raise ChainDiffers(
             f"the close of {newest.business_date} is not the sum of the rows that its chain counted: {count} balances "
             f"differ, the first with key {first_key} (ledger_eod.chain_differences lists them). A transaction was "
-            "moved over the end of a closed date, or removed, before rows were counted by their keys"
+            "moved over the end of a closed date, or removed, before rows were counted by their keys",
+            hint=Hint.begin_new_chain,
         )
 
 
@@ -152,6 +168,7 @@ def open_interim(
 
     Raises:
         PeriodNotEnded: the date has not begun at ``now``.
+        OutOfOrder: a new chain of closes waits for its approval.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
         TableMadeAnew: keys stand for other transactions than those that the chain counted.
     """
@@ -159,7 +176,8 @@ def open_interim(
     if calendar.opens_at(business_date) > now:
         raise PeriodNotEnded(f"{business_date} has not begun: it opens at {calendar.opens_at(business_date)}")
     serialise_opening(connection)
-    cluster_id = _come_into_cluster(connection)
+    cluster_id = come_into_cluster(connection)
+    _require_no_new_chain(connection)
     runs = tables.runs
     query = select_runs().where(
         runs.c.kind == "interim", runs.c.status == "open", runs.c.business_date == business_date
@@ -169,10 +187,21 @@ def open_interim(
         return unfinished
     if not _lacks_interim_snapshots(connection, business_date):
         return None
-    return _insert_run(
-        connection, business_date=business_date, kind="interim", calendar=calendar,
-        closes_at=min(calendar.closes_at(business_date), now), caught_up=False, cluster_id=cluster_id,
+    closes_at = min(calendar.closes_at(business_date), now)
+    base = newest_certified_close(connection, not_after=closes_at)
+    return insert_run(
+        connection, business_date=business_date, kind="interim", calendar=calendar, closes_at=closes_at,
+        caught_up=False, cluster_id=cluster_id, base=base, follows=base,
     )  # fmt: skip
+
+
+def _require_no_new_chain(connection: Connection) -> None:
+    """Refuse an interim run on the closes of a chain that is about to end."""
+    runs, chains = tables.runs, tables.new_chains
+    waiting = select(runs.c.business_date).where(runs.c.status == "open", runs.c.run_id.in_(select(chains.c.run_id)))
+    business_date = connection.scalar(waiting)
+    if business_date is not None:
+        raise OutOfOrder(f"a new chain begins with the close of {business_date}, which is not certified yet")
 
 
 def _lacks_interim_snapshots(connection: Connection, business_date: date) -> bool:
@@ -209,15 +238,26 @@ def _unabandoned_close(connection: Connection, business_date: date) -> Run | Non
     return first_run(connection, query)
 
 
-def _come_into_cluster(connection: Connection) -> int:
+def come_into_cluster(connection: Connection) -> int:
     """The cluster that this ledger is in. Open runs of another one are abandoned: their cuts mean nothing here.
 
     Raises:
         ForeignRecords: rows came from another cluster since this one was first seen.
+        OutOfOrder: an open run of another cluster begins a new chain.
     """
     cluster_id = ensure_cluster(connection)
     require_own_records(connection)
-    runs = tables.runs
+    runs, chains = tables.runs, tables.new_chains
+    proposed = connection.scalar(
+        select(runs.c.run_id).where(
+            runs.c.status == "open", runs.c.cluster_id != cluster_id, runs.c.run_id.in_(select(chains.c.run_id))
+        )
+    )
+    if proposed is not None:
+        raise OutOfOrder(
+            f"run {proposed} begins a new chain and was opened before this database was restored: abandon it, and "
+            "propose it again"
+        )
     left = select(runs.c.run_id).where(runs.c.status == "open", runs.c.cluster_id != cluster_id)
     for run_id in connection.scalars(left).all():
         abandon_run(connection, run_id)
@@ -227,7 +267,7 @@ def _come_into_cluster(connection: Connection) -> int:
 def _remove_rows(connection: Connection, run: Run) -> None:
     for table in (
         tables.run_exceptions, tables.row_digests, tables.sampled_rows, tables.row_checksums, tables.activity,
-        tables.run_keys, tables.run_pieces,
+        tables.run_keys, tables.run_pieces, tables.new_chain_differences, tables.new_chain_transactions,
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run.run_id))
     snapshots = tables.balance_snapshots
@@ -242,7 +282,7 @@ def _remove_rows(connection: Connection, run: Run) -> None:
     )
 
 
-def _insert_run(
+def insert_run(
     connection: Connection,
     *,
     business_date: date,
@@ -251,12 +291,18 @@ def _insert_run(
     closes_at: datetime,
     caught_up: bool,
     cluster_id: int,
+    base: Run | None,
+    follows: Run | None,
 ) -> Run:
     """Store a run with the cut of this moment: what is committed now, and nothing later, is in it.
 
-    The balances that it answers for are captured after the cut, so that every row in it has its balances.
+    ``base``: the close whose figures it goes on from. ``follows``: the close where its interval begins; it is the base,
+    but for the first close of a new chain. The balances that it answers for are captured after the cut, so that every
+    row in it has its balances.
+
+    Raises:
+        TableMadeAnew: keys stand for other transactions than those that the base's chain counted.
     """
-    base = newest_certified_close(connection, not_after=closes_at)
     require_same_rows(connection, base)
     next_id = select(func.nextval(func.pg_get_serial_sequence("ledger_eod.runs", "run_id")))
     run_id = int(connection.execute(next_id).scalar_one())
@@ -267,7 +313,7 @@ def _insert_run(
             kind=kind,
             time_zone=calendar.zone.key,
             cut_off=calendar.cut_off,
-            opens_at=_opens_at(base, business_date, calendar, closes_at),
+            opens_at=_opens_at(follows, business_date, calendar, closes_at),
             closes_at=closes_at,
             cut=func.pg_current_snapshot(),
             system_identifier=system_identifier(connection),
@@ -286,9 +332,9 @@ def _insert_run(
     return find_run(connection, run_id)
 
 
-def _opens_at(base: Run | None, business_date: date, calendar: BusinessCalendar, closes_at: datetime) -> datetime:
+def _opens_at(follows: Run | None, business_date: date, calendar: BusinessCalendar, closes_at: datetime) -> datetime:
     """Where a run's interval begins: dates share their boundary, also where zone or cut-off changed between them."""
     opens_at = min(calendar.opens_at(business_date), closes_at)
-    if base is None or base.business_date >= business_date:
+    if follows is None or follows.business_date >= business_date:
         return opens_at
-    return base.closes_at if base.business_date == business_date - ONE_DAY else max(opens_at, base.closes_at)
+    return follows.closes_at if follows.business_date == business_date - ONE_DAY else max(opens_at, follows.closes_at)

@@ -7,6 +7,7 @@ removed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
@@ -14,6 +15,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, select
 
 from ledger_db.close import tables
+from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
 from ledger_db.close.runs import Run
 from ledger_db.postings.rules import statement
 
@@ -46,3 +48,18 @@ def stored_digests(connection: Connection, run: Run) -> Digests:
         select(*(stored.c[field.name] for field in fields(RowDigest))).where(stored.c.run_id == run.run_id)
     )
     return {(row.piece, row.effective_date): RowDigest(*row) for row in rows}
+
+
+def digests_then_and_now(connection: Connection, run: Run) -> tuple[Digests, Digests]:
+    """The digests of a close's rows as it stored them, and as the rows are now."""
+    if run.planned_at is not None:
+        return stored_digests(connection, run), digest_rows(connection, run)
+    return _as_digests(stored_checksums(connection, run)), _as_digests(checksum_rows(connection, run))
+
+
+def _as_digests(checksums: Mapping[date, RowChecksum]) -> Digests:
+    """Checksums of a close from before rows were counted in pieces."""
+    return {
+        (0, day): RowDigest(0, day, each.transaction_count, each.posted_amount, each.held_amount, each.checksum)
+        for day, each in checksums.items()
+    }

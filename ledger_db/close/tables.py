@@ -21,10 +21,11 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE
 
-from ledger_db.core.amounts import PART_COLUMNS
+from ledger_db.core.amounts import PART_COLUMNS, prefixed
 from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, Xid8, metadata, money_columns
+from ledger_db.evidence.tables import approvals
 
 # This project's own ---------------------------------------------------------------------------------------------------
 
@@ -278,6 +279,58 @@ chain_differences = Table(
     # No foreign keys, as for activity.
     Column("genesis_run_id", BigInteger, primary_key=True, autoincrement=False),
     Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    *money_columns(PART_COLUMNS),
+    schema=EOD_SCHEMA,
+)
+
+#: A close that has no base although there are certified closes: it begins a new chain, from the first posting.
+new_chains = Table(
+    "new_chains",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    # The last close of the chain before.
+    Column("previous_run_id", BigInteger, ForeignKey(runs.c.run_id), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("proposed_by", Text, nullable=False),
+    Column("proposed_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    # Compared with the previous chain. Whether its keys stand for the rows that it looked at: if not, they say nothing
+    # of today's rows.
+    Column("has_same_rows", Boolean),
+    # How many of its counted keys have no row any more; of other rows: of its sampled transactions, how many.
+    # changed_dates: of its closes whose rows say something else now; of other rows: add up to something else.
+    Column("gone_count", BigInteger),
+    Column("changed_dates", ARRAY(Date)),
+    Column("compared_at", DateTime(timezone=True)),
+    # Over all of this but the approval; an approval is for one hash, and is used once.
+    Column("figures_hash", String(64)),
+    Column("approval_id", BigInteger, ForeignKey(approvals.c.approval_id), unique=True),
+    schema=EOD_SCHEMA,
+)
+
+#: Where the snapshot of the previous chain's last close is not what the new chain says of the same instant, or not made
+#: of the same rows.
+new_chain_differences = Table(
+    "new_chain_differences",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    *money_columns(prefixed("previous_", PART_COLUMNS)),
+    *money_columns(prefixed("present_", PART_COLUMNS)),
+    schema=EOD_SCHEMA,
+)
+
+#: The transactions that only one of the two counts for that instant. What they leave of a difference is of rows that
+#: were edited or are gone. None where the table was made anew.
+new_chain_transactions = Table(
+    "new_chain_transactions",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("transaction_key", BigInteger, primary_key=True, autoincrement=False),
+    # Counted by the new chain only; else by the previous one only, and the amounts are negative.
+    Column("is_added", Boolean, nullable=False),
     *money_columns(PART_COLUMNS),
     schema=EOD_SCHEMA,
 )

@@ -62,10 +62,10 @@ def decide(
 ) -> Approval:
     """Store a decision about a proposal's figures; one that does not count is stored as refused, with the reason."""
     why_not = ""
-    if not _spelled(decided_by):
+    if not is_named(decided_by):
         why_not = "an approval is evidence: it needs the name of who approves"
     elif same_person(decided_by, proposal.proposed_by) and decision == "approved":
-        why_not = f"{decided_by.strip()} proposed this correction: somebody else must approve it"
+        why_not = f"{decided_by.strip()} proposed this: somebody else must approve it"
     row = connection.execute(
         insert(tables.approvals)
         .values(
@@ -85,6 +85,11 @@ def decide(
 def same_person(one: str, other: str) -> bool:
     """Whether two names, both given, are the same, ignoring case, white space and invisible characters."""
     return _spelled(one) == _spelled(other) != ""
+
+
+def is_named(name: str) -> bool:
+    """Whether a name is given: more than white space and invisible characters."""
+    return bool(_spelled(name))
 
 
 def _spelled(name: str) -> str:

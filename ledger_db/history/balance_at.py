@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, or_, se
 
 from ledger_db.close import tables
 from ledger_db.close.cluster import find_cluster
+from ledger_db.close.new_chain import table_was_replaced
 from ledger_db.close.runs import Run, find_run, newest_certified_close
 from ledger_db.core.amounts import WholeParts, whole_amounts
 from ledger_db.errors import Hint, UnknowableAt, UnknownBalance
@@ -100,7 +101,7 @@ def _answer(
     connection: Connection, balance_id: str, instant: datetime, known_at: int | None, from_source: bool
 ) -> BalanceAt:
     subject = _find_subject(connection, balance_id, instant)
-    known = _known_now(connection) if known_at is None else _known_at(connection, known_at)
+    known = _known_now(connection) if known_at is None else _known_at(connection, known_at, instant, from_source)
     anchor = None if from_source else _anchor(connection, instant, known)
     if anchor is None:
         row = _balance_at_from_source(connection, balance_id, instant, known)
@@ -161,18 +162,27 @@ def _balance_at(
 
 
 def _known_now(connection: Connection) -> _Knowledge:
-    """All that is committed; its last close is the newest."""
-    return _Knowledge(None, newest_certified_close(connection), find_cluster(connection))
+    """All that is committed; its last close is the newest, unless a new chain waits since its table was made anew."""
+    newest = newest_certified_close(connection)
+    if newest is not None and table_was_replaced(connection, newest):
+        newest = None
+    return _Knowledge(None, newest, find_cluster(connection))
 
 
-def _known_at(connection: Connection, run_id: int) -> _Knowledge:
-    """What a run knew."""
+def _known_at(connection: Connection, run_id: int, instant: datetime, from_source: bool) -> _Knowledge:
+    """What a run knew, for an instant."""
     run = find_run(connection, run_id)
     if not run.certified:
         raise UnknowableAt(f"{run.name} is {run.status}: only a certified run says what was known")
     if not _has_keys(connection, run):
         raise UnknowableAt(
             f"{run.name} did not store which rows it counted: read its snapshots (view ledger_eod.daily_balances)"
+        )
+    is_its_snapshot = run.kind == "close" and run.closes_at == instant and not from_source
+    if not is_its_snapshot and table_was_replaced(connection, run):
+        raise UnknowableAt(
+            f"the transactions that {run.name} counted have other keys since the ledger's table was made anew: it "
+            f"answers for {run.closes_at.isoformat()} only, by its snapshots (view ledger_eod.daily_balances)"
         )
     if run.kind == "close":
         return _Knowledge(run, run, None)

@@ -84,6 +84,7 @@ def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
             "prepare_threshold": None,
             "application_name": APPLICATION_NAME,
             "options": f"{url.query['options']} {options}" if "options" in url.query else options,
+            "client_encoding": "UTF8",  # postings.row_digest digests text as the session encodes it
             "connect_timeout": 10,
             "keepalives_idle": 30,
         },
@@ -123,6 +124,11 @@ def one_instant(engine: Engine | None = None) -> Iterator[Connection]:
     with transaction(engine) as connection:
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         yield connection
+
+
+def one_snapshot(connection: Connection) -> None:
+    """Let all statements of a transaction see the same instant. It must be the first of them."""
+    connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, exists, select, union
@@ -19,8 +20,8 @@ from ledger_db.close import tables
 from ledger_db.close.certification import checksum_snapshots
 from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.figure_digests import digest_figures, stored_figure_digests
-from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
-from ledger_db.close.row_digests import Digests, RowDigest, digest_rows, stored_digests
+from ledger_db.close.new_chain import chain_was_ended
+from ledger_db.close.row_digests import Digests, digests_then_and_now
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.amounts import EXACT, Parts, difference_of, plain, total
 from ledger_db.postings.rules import statement
@@ -33,13 +34,20 @@ CAUSE: Final = "row_edited_or_removed"
 NAMED: Final = 20
 
 
+class RowsLeftOut(StrEnum):
+    """Why the raw rows of a close are not compared: only its snapshots and other figures are."""
+
+    no_digests = "made before checksums were stored"
+    ended_chain = "of a chain that an approved new one has ended"
+
+
 @dataclass(frozen=True)
 class CloseCheck:
-    """The findings on one close. ``has_checksums``: closes before version 0.2 stored none of their raw rows."""
+    """The findings on one close. ``rows_left_out``: why its raw rows are not compared, where they are not."""
 
     run_id: int
     transaction_count: int
-    has_checksums: bool
+    rows_left_out: RowsLeftOut | None
     findings: list[Finding]
 
     @property
@@ -51,6 +59,7 @@ class CloseCheck:
 def check_close(connection: Connection, run_id: int) -> CloseCheck:
     """Check one close: its raw rows, its snapshots and its other figures against the digests that it stored.
 
+    The rows of a chain that an approved new one has ended are not compared: they were when it was proposed.
     Names first the dates, then the balances on them. Reads only. Cost: the close's own rows, and the chain's activity
     where its snapshots were altered.
 
@@ -59,29 +68,17 @@ def check_close(connection: Connection, run_id: int) -> CloseCheck:
     """
     run = find_run(connection, run_id)
     without_time_limit(connection)
-    findings = _findings_on_snapshots(connection, run) + _findings_on_figures(connection, run)
-    then, now = _digests(connection, run)
+    was_ended = chain_was_ended(connection, run.genesis_run_id)
+    findings = _findings_on_snapshots(connection, run) + _findings_on_figures(connection, run, rows_too=not was_ended)
+    if was_ended:
+        return CloseCheck(run_id, 0, RowsLeftOut.ended_chain, findings)
+    then, now = digests_then_and_now(connection, run)
     if not then and _stored_no_digests(connection, run):
-        return CloseCheck(run_id, 0, False, findings)
+        return CloseCheck(run_id, 0, RowsLeftOut.no_digests, findings)
     dates = sorted({day for piece, day in then.keys() | now.keys() if then.get((piece, day)) != now.get((piece, day))})
     if dates:
         findings += _findings_on_rows(connection, run, dates, then, now)
-    return CloseCheck(run_id, sum(digest.transaction_count for digest in now.values()), True, findings)
-
-
-def _digests(connection: Connection, run: Run) -> tuple[Digests, Digests]:
-    """The digests of a close's rows as it stored them, and as the rows are now."""
-    if run.planned_at is not None:
-        return stored_digests(connection, run), digest_rows(connection, run)
-    return _as_digests(stored_checksums(connection, run)), _as_digests(checksum_rows(connection, run))
-
-
-def _as_digests(checksums: Mapping[date, RowChecksum]) -> Digests:
-    """Checksums of a close from before rows were counted in pieces."""
-    return {
-        (0, day): RowDigest(0, day, each.transaction_count, each.posted_amount, each.held_amount, each.checksum)
-        for day, each in checksums.items()
-    }
+    return CloseCheck(run_id, sum(digest.transaction_count for digest in now.values()), None, findings)
 
 
 def _stored_no_digests(connection: Connection, run: Run) -> bool:
@@ -184,8 +181,8 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _findings_on_figures(connection: Connection, run: Run) -> list[Finding]:
-    """What of a close's figures was altered; of its activity, the balances too."""
+def _findings_on_figures(connection: Connection, run: Run, *, rows_too: bool) -> list[Finding]:
+    """What of a close's figures was altered; of its activity, the balances too, where the rows can tell them."""
     then, now = stored_figure_digests(connection, run.run_id), digest_figures(connection, run.run_id)
     altered = sorted(subject for subject in then.keys() | now.keys() if then.get(subject) != now.get(subject))
     findings = [
@@ -196,7 +193,7 @@ def _findings_on_figures(connection: Connection, run: Run) -> list[Finding]:
         )
         for subject in altered
     ]  # fmt: skip
-    if "activity" in altered:
+    if "activity" in altered and rows_too:
         findings += [
             _changed_balance(
                 run, row, row.effective_date, f"activity of run {run.run_id}",

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ledger_db.books.tables import balances, transactions
+from ledger_db.close.new_chain import is_ended
 from ledger_db.close.row_checksums import closes_to_check
 from ledger_db.close.tables import captured_balances, runs
 from ledger_db.core.amounts import Parts, plain, total
@@ -179,7 +180,7 @@ def _is_of_checked_transaction(verification: Verification) -> ColumnElement[bool
 
 
 def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
-    """Whether it was last seen by a verification whose base is of the same chain of closes.
+    """Whether it was last seen by a verification whose base is of the same chain of closes, or of one that has ended.
 
     Only a verification from genesis compares all raw rows with snapshots; since the close, the snapshots are the proof.
     """
@@ -191,7 +192,7 @@ def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
         .where(
             seen.c.verification_id == _KNOWN.c.last_verification_id,
             seen_base.c.run_id == seen.c.base_run_id,
-            base.c.genesis_run_id == seen_base.c.genesis_run_id,
+            or_(base.c.genesis_run_id == seen_base.c.genesis_run_id, is_ended(seen_base.c.genesis_run_id)),
             base.c.run_id == verification.base_run_id,
         )
         .correlate(_KNOWN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ledger_db.server.connections import one_instant, transaction
 from ledger_db.settings import get_settings
 from ledger_db.verification import closed_dates, discrepancies, drift, sweeps
 from ledger_db.verification.causes import Finding
+from ledger_db.verification.closed_dates import RowsLeftOut
 from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 
@@ -30,19 +32,19 @@ class VerificationReport:
 
 @dataclass(frozen=True)
 class VerificationResult(VerificationReport):
-    """A report with every finding. ``unchecked_close_count``: closes from before checksums of raw rows were stored."""
+    """A report with every finding. ``rows_left_out``: of how many closes the raw rows were not compared, and why."""
 
     findings: list[Finding]
-    unchecked_close_count: int
+    rows_left_out: Counter[RowsLeftOut]
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one step of a verification found, stored and counted. ``has_checksums``: as for a close that was checked."""
+    """What one step of a verification found, stored and counted. ``rows_left_out``: as of a close that was checked."""
 
     tally: Tally
     findings: list[Finding]
-    has_checksums: bool = True
+    rows_left_out: RowsLeftOut | None = None
 
 
 def verify(
@@ -127,7 +129,7 @@ def check_close(engine: Engine, verification_id: int, run_id: int) -> CheckResul
     with one_instant(engine) as connection:
         check = closed_dates.check_close(connection, run_id)
     tally = check.tally + _record(engine, verification_id, check.findings)
-    return CheckResult(tally, check.findings, check.has_checksums)
+    return CheckResult(tally, check.findings, check.rows_left_out)
 
 
 def _record(engine: Engine, verification_id: int, findings: Sequence[Finding]) -> Tally:
@@ -158,7 +160,7 @@ def _result_of(engine: Engine, verification: Verification, steps: Sequence[Futur
     return VerificationResult(
         **vars(report),
         findings=[finding for each in checked for finding in each.findings],
-        unchecked_close_count=sum(not each.has_checksums for each in checked),
+        rows_left_out=Counter(each.rows_left_out for each in checked if each.rows_left_out is not None),
     )
 
 

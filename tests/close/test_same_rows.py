@@ -8,14 +8,8 @@ from ledger_db.close.runs import Run
 from ledger_db.errors import TableMadeAnew
 from tests.testing.books import Books, Ledger
 from tests.testing.oracle import assert_proved, open_interim_at, snapshots_of
+from tests.testing.remade import make_anew, put_back
 from tests.testing.verifications import verify
-
-#: The application's columns: all but the id, and but what this project added.
-COLUMNS = """
-    SELECT string_agg(quote_ident(column_name), ', ' ORDER BY ordinal_position)
-    FROM information_schema.columns
-    WHERE table_schema = 'blnk' AND table_name = 'transactions' AND column_name NOT IN ('id', 'recorded_xid')
-"""
 
 
 @pytest.fixture
@@ -33,33 +27,10 @@ def closed(ledger: Ledger) -> Books:
     return books
 
 
-def make_anew(books: Books, *, order: str, keys_start_at: str = "max(id) + 1") -> None:
-    """What a migration by hand does: the rows copied out and in again, by the columns that the application knows."""
-    ((columns,),) = books.rows(COLUMNS)
-    books.execute("CREATE TABLE public.kept AS SELECT * FROM blnk.transactions")
-    ((start,),) = books.rows(f"SELECT {keys_start_at} FROM blnk.transactions")
-    with_own_ids = "SET LOCAL session_replication_role = replica"
-    with books.engine.begin() as connection:
-        connection.exec_driver_sql(with_own_ids)
-        connection.exec_driver_sql("DELETE FROM blnk.transactions")
-        connection.exec_driver_sql(f"ALTER SEQUENCE blnk.transactions_id_seq RESTART WITH {start}")
-        connection.exec_driver_sql(
-            f"INSERT INTO blnk.transactions ({columns}) SELECT {columns} FROM public.kept ORDER BY {order}"
-        )
-
-
 def figures(books: Books, run: Run) -> dict[str, tuple[int, int]]:
     """Credits and debits of a run's snapshots."""
     with books.engine.connect() as connection:
         return {balance: (found.credit, found.debit) for balance, found in snapshots_of(connection, run).items()}
-
-
-def put_back(books: Books) -> None:
-    """The rows with the ids that they had."""
-    with books.engine.begin() as connection:
-        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
-        connection.exec_driver_sql("DELETE FROM blnk.transactions")
-        connection.exec_driver_sql("INSERT INTO blnk.transactions SELECT * FROM public.kept")
 
 
 def test_a_table_made_anew_with_new_ids_is_refused_and_goes_on_once_it_has_its_ids(closed: Books) -> None:

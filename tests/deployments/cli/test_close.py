@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from ledger_db.close.opening import open_interim
 from ledger_db.close.runs import hold_run
 from ledger_db.settings import get_settings
 from tests.deployments.cli.commands import JANUARY, json_of, refusal_of
-from tests.testing.books import Books, Ledger
+from tests.testing.books import Books, Ledger, unguarded
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -74,3 +75,43 @@ def test_a_day_that_has_not_ended_is_refused_in_one_line(
     code, message = refusal_of(capsys, "snapshot", "--date", str(tomorrow))
     assert code == 1
     assert message.startswith(f"{tomorrow} has not ended: ")
+
+
+def test_a_new_chain_is_proposed_shown_approved_by_somebody_else_and_certified(
+    january: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["new-chain"]) == 0
+    assert capsys.readouterr().out == "no new chain was begun: every close goes on from the one before it\n"
+    unguarded(
+        january, "blnk.transactions",
+        "UPDATE blnk.transactions SET amount = 40, precise_amount = 4000 WHERE reference = "
+        "(SELECT min(reference) FROM blnk.transactions WHERE amount = 50)",
+    )  # fmt: skip
+    assert run(["new-chain", "--reason", "the bank's statement", "--as", "Ada"]) == 4
+    proposed = capsys.readouterr().out
+    assert "bln_wallet" in proposed
+    assert "edited or gone" in proposed
+    (figures_hash,) = re.findall(r"--approve ([0-9a-f]{64}) --as WHO", proposed)
+    assert run(["new-chain"]) == 0
+    assert capsys.readouterr().out == proposed
+    code, refusal = refusal_of(capsys, "close")  # the night
+    assert code == 1
+    assert "begins a new chain, which Ada proposed and somebody else must approve" in refusal
+    assert "ledger-eod new-chain shows what it differs by" in refusal
+    for asked, code, refused in (
+        (("--approve", "0" * 64, "--as", "Grace"), 1, "no new chain waits with the hash"),
+        (("--approve", figures_hash, "--as", " ADA"), 1, "proposed this: somebody else must approve it"),
+        (("--approve", figures_hash), 2, "--as"),
+        (("--reason", "x", "--approve", figures_hash, "--as", "Grace"), 2, "--as"),
+        (("--as", "Grace"), 2, "--as"),
+        (("--reason", "another", "--as", "Ada"), 1, "Ada has proposed a new chain already"),
+    ):
+        found, message = refusal_of(capsys, "new-chain", *asked)
+        assert found == code, message
+        assert refused in message
+    assert run(["new-chain", "--approve", figures_hash, "--as", "Grace"]) == 0
+    assert "2026-01-07" in capsys.readouterr().out
+    first, *_ = json_of(capsys, "runs", "--json")
+    assert (first["business_date"], first["status"], first["base_run_id"]) == ("2026-01-07", "certified", None)
+    assert run(["new-chain"]) == 0
+    assert "certified" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_correction_is_proposed_approved_by_somebody_else_and_made_once(
 
     approving = ("reconstruct", "--apply", "--approve", figures_hash[:16])
     for arguments, code, said in (
-        ((*approving, "--as", " ADA"), 1, "proposed this correction: somebody else must approve it"),
+        ((*approving, "--as", " ADA"), 1, "proposed this: somebody else must approve it"),
         ((*approving, "--as", ""), 2, "goes with --apply and --as WHO"),
         ((*approving, "bln_world_usd", "--as", "Grace"), 1, "is about other balances: bln_wallet"),
         ((*approving, "--select", "discrepancies", "--as", "Grace"), 2, "is about the balances of the proposal"),
