@@ -24,7 +24,11 @@ looked_at AS NOT MATERIALIZED (
     SELECT
         in_key_order.*,
 -- include lacks_parent(row: in_key_order)
-            AS lacks_parent
+            AS lacks_parent,
+        in_key_order.exception IS NULL
+        AND in_key_order.own_hold = 0
+        AND in_key_order.posted BETWEEN -9000000000000000000 AND 9000000000000000000
+            AS is_small
     FROM in_key_order
     ORDER BY in_key_order.transaction_key
     OFFSET 0
@@ -33,30 +37,22 @@ looked_at AS NOT MATERIALIZED (
 dated AS MATERIALIZED (
     SELECT
         looked_at.transaction_key,
-        looked_at.source,
-        looked_at.destination,
-        looked_at.currency,
+        source.balance_key AS source_key,
+        destination.balance_key AS destination_key,
         looked_at.counts,
         looked_at.exception,
         looked_at.rate,
-        looked_at.row_text,
-        -- Nothing is wrong with the row itself, and sums of its amounts need no numeric. It is a column because the
-        -- planner takes conditions IS NULL for rare.
-        looked_at.counts
-        AND looked_at.exception IS NULL
-        AND looked_at.source IS NOT NULL
-        AND looked_at.destination IS NOT NULL
-        AND looked_at.lacks_parent IS NOT TRUE
-        AND GREATEST(looked_at.posted, looked_at.own_hold) <= 9000000000000000000
-        AND LEAST(looked_at.posted, looked_at.own_hold) >= -9000000000000000000
-            AS is_plain,
+        looked_at.row_digest,
+        looked_at.is_small,
+        looked_at.hold_effective_at IS NOT NULL AS is_release,
+        source.currency <> destination.currency AS is_cross_currency,
         NULLIF(looked_at.posted, 0) AS posted,
         NULLIF(looked_at.own_hold, 0) AS own_hold,
-        looked_at.hold_effective_at IS NOT NULL AS is_release,
-        CASE
+        CASE  -- why it cannot be counted as it stands
             WHEN NOT looked_at.counts THEN NULL
             WHEN looked_at.exception <> 'legacy_rate' THEN looked_at.exception
             WHEN looked_at.source IS NULL OR looked_at.destination IS NULL THEN 'one_sided'
+            WHEN source.balance_key IS NULL OR destination.balance_key IS NULL THEN 'unknown_balance'
             WHEN looked_at.lacks_parent THEN 'unknown_parent'
         END AS obstacle,
         CASE  -- NULL: later than the run's business date
@@ -67,153 +63,78 @@ dated AS MATERIALIZED (
 -- include business_date(instant: looked_at.effective_at)
         END AS effective_date
     FROM looked_at
+    LEFT JOIN ledger_eod.captured_balances AS source
+        ON source.balance_id = looked_at.source AND source.first_run_id <= CAST(:run_id AS bigint)
+    LEFT JOIN ledger_eod.captured_balances AS destination
+        ON destination.balance_id = looked_at.destination AND destination.first_run_id <= CAST(:run_id AS bigint)
 ),
 
-sums AS NOT MATERIALIZED (  -- of plain rows; grouped by text id, before any join
+-- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
+-- as much when it has nothing to add.
+small_sums AS NOT MATERIALIZED (
     SELECT
-        balance_id,
-        currency,
+        balance_key,
         effective_date,
         count(*) AS posting_count,
-        sum(credit) FILTER (WHERE credit IS NOT NULL) AS credit_balance,
-        sum(debit) FILTER (WHERE debit IS NOT NULL) AS debit_balance,
-        sum(inflight_credit) FILTER (WHERE inflight_credit IS NOT NULL) AS inflight_credit_balance,
-        sum(inflight_debit) FILTER (WHERE inflight_debit IS NOT NULL) AS inflight_debit_balance,
+        sum(credit) FILTER (WHERE credit IS NOT NULL) AS credit,
+        sum(debit) FILTER (WHERE debit IS NOT NULL) AS debit,
         max(transaction_key) AS last_transaction_key
     FROM (
         SELECT
-            destination AS balance_id,
-            currency,
+            destination_key AS balance_key,
             effective_date,
             transaction_key,
             CAST(posted AS bigint) AS credit,
-            CAST(NULL AS bigint) AS debit,
-            CAST(own_hold AS bigint) AS inflight_credit,
-            CAST(NULL AS bigint) AS inflight_debit
+            CAST(NULL AS bigint) AS debit
         FROM dated
-        WHERE is_plain
+        WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
         UNION ALL
         SELECT
-            source AS balance_id,
-            currency,
+            source_key AS balance_key,
             effective_date,
             transaction_key,
             CAST(NULL AS bigint) AS credit,
-            CAST(posted AS bigint) AS debit,
-            CAST(NULL AS bigint) AS inflight_credit,
-            CAST(own_hold AS bigint) AS inflight_debit
+            CAST(posted AS bigint) AS debit
         FROM dated
-        WHERE is_plain
+        WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
     ) AS sides
-    GROUP BY balance_id, currency, effective_date
+    GROUP BY balance_key, effective_date
 ),
 
-keyed AS MATERIALIZED (  -- LEFT, so that a balance that does not exist is seen
+other_sums AS NOT MATERIALIZED (
     SELECT
-        sums.*,
-        captured.balance_key,
-        captured.currency AS captured_currency
-    FROM sums
-    LEFT JOIN ledger_eod.captured_balances AS captured
-        ON captured.balance_id = sums.balance_id AND captured.first_run_id <= CAST(:run_id AS bigint)
-),
-
-suspects AS MATERIALIZED (
-    SELECT balance_id
-    FROM keyed
-    WHERE captured_currency IS DISTINCT FROM currency
-),
-
-judged AS MATERIALIZED (  -- the rows that must be looked at one by one, few; LIMIT, so that each is two look-ups
-    SELECT
-        doubtful.*,
-        source.balance_key AS source_key,
-        source.currency AS source_currency,
-        destination.balance_key AS destination_key,
-        destination.currency AS destination_currency,
-        CASE
-            WHEN doubtful.obstacle IS NOT NULL AND doubtful.obstacle <> 'unknown_parent' THEN doubtful.obstacle
-            WHEN source.balance_key IS NULL OR destination.balance_key IS NULL THEN 'unknown_balance'
-            ELSE doubtful.obstacle
-        END AS found_obstacle
+        balance_key,
+        effective_date,
+        count(*) AS posting_count,
+        sum(credit) AS credit,
+        sum(debit) AS debit,
+        sum(inflight_credit) AS inflight_credit,
+        sum(inflight_debit) AS inflight_debit,
+        max(transaction_key) AS last_transaction_key
     FROM (
-        SELECT *
+        SELECT
+            destination_key AS balance_key,
+            effective_date,
+            transaction_key,
+            trunc(posted * rate) AS credit,
+            CAST(NULL AS numeric) AS debit,
+            trunc(own_hold * rate) AS inflight_credit,
+            CAST(NULL AS numeric) AS inflight_debit
         FROM dated
-        WHERE counts
-            AND (
-                NOT is_plain
-                OR source IN (SELECT suspects.balance_id FROM suspects)
-                OR destination IN (SELECT suspects.balance_id FROM suspects)
-            )
-    ) AS doubtful
-    LEFT JOIN LATERAL (
+        WHERE counts AND NOT is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
+        UNION ALL
         SELECT
-            captured.balance_key,
-            captured.currency
-        FROM ledger_eod.captured_balances AS captured
-        WHERE captured.balance_id = doubtful.source AND captured.first_run_id <= CAST(:run_id AS bigint)
-        ORDER BY captured.balance_id
-        LIMIT 1
-    ) AS source ON TRUE
-    LEFT JOIN LATERAL (
-        SELECT
-            captured.balance_key,
-            captured.currency
-        FROM ledger_eod.captured_balances AS captured
-        WHERE captured.balance_id = doubtful.destination AND captured.first_run_id <= CAST(:run_id AS bigint)
-        ORDER BY captured.balance_id
-        LIMIT 1
-    ) AS destination ON TRUE
-),
-
-hindered AS MATERIALIZED (
-    SELECT transaction_key
-    FROM judged
-    WHERE found_obstacle IS NOT NULL
-),
-
-touched AS MATERIALIZED (  -- the balances of judged rows: their sums are made anew
-    SELECT
-        source AS balance_id,
-        source_key AS balance_key
-    FROM judged
-    WHERE source_key IS NOT NULL
-    UNION
-    SELECT
-        destination AS balance_id,
-        destination_key AS balance_key
-    FROM judged
-    WHERE destination_key IS NOT NULL
-),
-
-sides AS NOT MATERIALIZED (
-    SELECT
-        touched.balance_key,
-        dated.effective_date,
-        dated.transaction_key,
-        trunc(dated.posted * dated.rate) AS credit,
-        CAST(NULL AS numeric) AS debit,
-        trunc(dated.own_hold * dated.rate) AS inflight_credit,
-        CAST(NULL AS numeric) AS inflight_debit
-    FROM dated
-    INNER JOIN touched ON touched.balance_id = dated.destination
-    WHERE dated.counts
-        AND dated.effective_date IS NOT NULL
-        AND dated.transaction_key NOT IN (SELECT hindered.transaction_key FROM hindered)
-    UNION ALL
-    SELECT
-        touched.balance_key,
-        dated.effective_date,
-        dated.transaction_key,
-        CAST(NULL AS numeric) AS credit,
-        trunc(dated.posted) AS debit,
-        CAST(NULL AS numeric) AS inflight_credit,
-        trunc(dated.own_hold) AS inflight_debit
-    FROM dated
-    INNER JOIN touched ON touched.balance_id = dated.source
-    WHERE dated.counts
-        AND dated.effective_date IS NOT NULL
-        AND dated.transaction_key NOT IN (SELECT hindered.transaction_key FROM hindered)
+            source_key AS balance_key,
+            effective_date,
+            transaction_key,
+            CAST(NULL AS numeric) AS credit,
+            trunc(posted) AS debit,
+            CAST(NULL AS numeric) AS inflight_credit,
+            trunc(own_hold) AS inflight_debit
+        FROM dated
+        WHERE counts AND NOT is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
+    ) AS sides
+    GROUP BY balance_key, effective_date
 ),
 
 written_activity AS (  -- in key order, which the primary key takes fastest
@@ -227,40 +148,33 @@ written_activity AS (  -- in key order, which the primary key takes fastest
         effective_date,
         CAST(:piece AS integer) AS piece,
         COALESCE(effective_date <= CAST(:base_business_date AS date), FALSE) AS is_late,
-        posting_count,
-        COALESCE(credit_balance, 0) AS credit_balance,
-        COALESCE(debit_balance, 0) AS debit_balance,
-        COALESCE(inflight_credit_balance, 0) AS inflight_credit_balance,
-        COALESCE(inflight_debit_balance, 0) AS inflight_debit_balance,
-        last_transaction_key
-    FROM (
-        SELECT
-            balance_key,
-            effective_date,
-            posting_count,
-            credit_balance,
-            debit_balance,
-            inflight_credit_balance,
-            inflight_debit_balance,
-            last_transaction_key
-        FROM keyed
-        WHERE effective_date IS NOT NULL
-            AND balance_key IS NOT NULL
-            AND balance_key NOT IN (SELECT touched.balance_key FROM touched)
-        UNION ALL
-        SELECT
-            balance_key,
-            effective_date,
-            count(*) AS posting_count,
-            sum(credit) AS credit_balance,
-            sum(debit) AS debit_balance,
-            sum(inflight_credit) AS inflight_credit_balance,
-            sum(inflight_debit) AS inflight_debit_balance,
-            max(transaction_key) AS last_transaction_key
-        FROM sides
-        GROUP BY balance_key, effective_date
-    ) AS moved
+        COALESCE(small_sums.posting_count, 0) + COALESCE(other_sums.posting_count, 0) AS posting_count,
+        COALESCE(small_sums.credit, 0) + COALESCE(other_sums.credit, 0) AS credit_balance,
+        COALESCE(small_sums.debit, 0) + COALESCE(other_sums.debit, 0) AS debit_balance,
+        COALESCE(other_sums.inflight_credit, 0) AS inflight_credit_balance,
+        COALESCE(other_sums.inflight_debit, 0) AS inflight_debit_balance,
+        GREATEST(small_sums.last_transaction_key, other_sums.last_transaction_key) AS last_transaction_key
+    FROM small_sums
+    FULL JOIN other_sums USING (balance_key, effective_date)
     ORDER BY balance_key
+),
+
+itemised AS MATERIALIZED (  -- what does not count, or does not cancel out within a currency; few rows
+    SELECT
+        transaction_key,
+        source_key,
+        destination_key,
+        exception,
+        obstacle,
+        rate,
+        posted,
+        own_hold
+    FROM dated
+    WHERE counts
+        AND (
+            obstacle IS NOT NULL
+            OR (effective_date IS NOT NULL AND (exception IS NOT NULL OR is_cross_currency))
+        )
 ),
 
 parts AS MATERIALIZED (  -- a part is 1,024 keys; pending rows apart
@@ -271,7 +185,7 @@ parts AS MATERIALIZED (  -- a part is 1,024 keys; pending rows apart
         count(*) AS transaction_count,
         count(*) FILTER (WHERE counts) AS counting_count,
         sum(posted) AS posted_amount,
-        sum(own_hold) AS held_amount,
+        sum(own_hold) FILTER (WHERE own_hold IS NOT NULL) AS held_amount,
         range_agg(int8range(transaction_key, transaction_key, '[]')) AS keys,
         range_agg(int8range(transaction_key, transaction_key, '[]')) FILTER (WHERE is_release AND counts) AS settling,
 -- include digest_of_rows
@@ -283,9 +197,9 @@ parts AS MATERIALIZED (  -- a part is 1,024 keys; pending rows apart
             posted,
             own_hold,
             is_release,
-            row_text,
+            row_digest,
             effective_date,
-            effective_date IS NULL OR transaction_key IN (SELECT hindered.transaction_key FROM hindered) AS is_pending
+            effective_date IS NULL OR obstacle IS NOT NULL AS is_pending
         FROM dated
     ) AS placed
     GROUP BY is_pending, effective_date, transaction_key >> 10
@@ -337,35 +251,35 @@ written_exceptions AS (
         COALESCE(sum(inflight_difference), 0) AS inflight_difference
     FROM (
         SELECT
-            transaction_key,
-            destination_currency AS currency,
-            COALESCE(exception, 'cross_currency') AS cause,
-            trunc(posted * rate) AS difference,
-            trunc(own_hold * rate) AS inflight_difference
-        FROM judged
-        WHERE found_obstacle IS NULL
-            AND effective_date IS NOT NULL
-            AND (source_currency <> destination_currency OR exception IS NOT NULL)
+            itemised.transaction_key,
+            COALESCE(destination.currency, '') AS currency,
+            COALESCE(itemised.exception, 'cross_currency') AS cause,
+            trunc(itemised.posted * itemised.rate) AS difference,
+            trunc(itemised.own_hold * itemised.rate) AS inflight_difference
+        FROM itemised
+        LEFT JOIN ledger_eod.captured_balances AS destination ON destination.balance_key = itemised.destination_key
+        WHERE itemised.obstacle IS NULL
         UNION ALL
         SELECT
-            transaction_key,
-            source_currency AS currency,
-            COALESCE(exception, 'cross_currency') AS cause,
-            -trunc(posted) AS difference,
-            -trunc(own_hold) AS inflight_difference
-        FROM judged
-        WHERE found_obstacle IS NULL
-            AND effective_date IS NOT NULL
-            AND (source_currency <> destination_currency OR exception IS NOT NULL)
+            itemised.transaction_key,
+            COALESCE(source.currency, '') AS currency,
+            COALESCE(itemised.exception, 'cross_currency') AS cause,
+            -trunc(itemised.posted) AS difference,
+            -trunc(itemised.own_hold) AS inflight_difference
+        FROM itemised
+        LEFT JOIN ledger_eod.captured_balances AS source ON source.balance_key = itemised.source_key
+        WHERE itemised.obstacle IS NULL
         UNION ALL
         SELECT
-            transaction_key,
-            COALESCE(destination_currency, source_currency, '') AS currency,
-            found_obstacle AS cause,
+            itemised.transaction_key,
+            COALESCE(destination.currency, source.currency, '') AS currency,
+            itemised.obstacle AS cause,
             0 AS difference,
             0 AS inflight_difference
-        FROM judged
-        WHERE found_obstacle IS NOT NULL
+        FROM itemised
+        LEFT JOIN ledger_eod.captured_balances AS source ON source.balance_key = itemised.source_key
+        LEFT JOIN ledger_eod.captured_balances AS destination ON destination.balance_key = itemised.destination_key
+        WHERE itemised.obstacle IS NOT NULL
         UNION ALL
         SELECT
             transaction_key,
@@ -374,7 +288,7 @@ written_exceptions AS (
             0 AS difference,
             0 AS inflight_difference
         FROM gone_keys
-    ) AS itemised
+    ) AS every
     GROUP BY transaction_key, currency, cause
 ),
 

@@ -1,3 +1,3 @@
--- The SHA-256 of what a part's rows say, in key order. A part is 1,024 keys.
--- Columns row_text and transaction_key.
-sha256(convert_to(string_agg(row_text, '' ORDER BY transaction_key), 'UTF8'))
+-- The SHA-256 of the digests of a part's rows, in key order. A part is 1,024 keys.
+-- Columns row_digest and transaction_key.
+sha256(string_agg(row_digest, CAST('' AS bytea) ORDER BY transaction_key))

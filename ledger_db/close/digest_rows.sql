@@ -17,7 +17,7 @@ present AS (
         LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
             SELECT
                 ruled_transactions.transaction_key,
-                ruled_transactions.row_text,
+                ruled_transactions.row_digest,
                 CASE WHEN ruled_transactions.counts THEN trunc(ruled_transactions.posted) ELSE 0 END AS posted,
                 CASE WHEN ruled_transactions.counts THEN trunc(ruled_transactions.own_hold) ELSE 0 END AS own_hold
             FROM ruled_transactions

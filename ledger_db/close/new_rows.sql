@@ -10,7 +10,7 @@ SELECT
     ruled.posted,
     ruled.own_hold,
     ruled.rate,
-    ruled.row_text,
+    ruled.row_digest,
     ruled.settles,
     ruled.parent_transaction,
     ruled.hold_effective_at

@@ -13,8 +13,8 @@ ruled_transactions AS NOT MATERIALIZED (  -- every row, whether it counts or not
         t.parent_transaction,
         legacy.rate,
         minor.amount,
--- include row_text(row: t)
-            AS row_text,
+-- include row_digest(row: t)
+            AS row_digest,
 -- include effective_at(row: t)
             AS effective_at,
 -- include counts(status: t.status)

@@ -12,19 +12,22 @@ from __future__ import annotations
 import json
 import subprocess
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.attach.migrate import migrate, schema_state
 from ledger_db.close.driver import complete_run
 from ledger_db.close.runs import find_run
 from ledger_db.history.balance_at import balance_at
 from ledger_db.server import embedded
-from tests.testing.books import Books, Ledger, instant, read_table
+from tests.testing.books import Books, Ledger, instant, read_table, unguarded
 from tests.testing.oracle import Cut, snapshots_of
+from tests.testing.verifications import verify
 
 FIXTURES = Path(__file__).with_name("fixtures")
 VERSIONS = sorted(path.stem for path in FIXTURES.glob("*.sql"))
@@ -408,3 +411,45 @@ def test_legacy_rates_and_rows_without_a_whole_amount_are_proved_as_they_were_co
     assert books.rows("SELECT * FROM ledger_eod.chain_differences ORDER BY balance_key") == [
         (1, 1, 0, 300, 0, 0), (1, 2, 200, 0, 0, 0),
     ]  # fmt: skip
+
+
+#: The digest of rows as closes stored it before migration 0012, of a part of at most 1,024 keys.
+ROW_TEXT_DIGEST = """
+UPDATE ledger_eod.row_digests AS stored SET digest = (
+    SELECT encode(sha256(sha256(convert_to(string_agg(CAST(row(
+        t.id, t.transaction_id, t.source, t.destination, t.reference, trim_scale(t.amount),
+        trim_scale(t.precise_amount), t.precision, t.currency, t.status, t.parent_transaction,
+        EXTRACT(EPOCH FROM t.created_at), EXTRACT(EPOCH FROM COALESCE(t.effective_date, t.created_at))
+    ) AS text), '' ORDER BY t.id), 'UTF8'))), 'hex')
+    FROM ledger_eod.run_keys AS counted
+    JOIN blnk.transactions AS t ON counted.block = t.id >> 13 AND counted.keys @> CAST(t.id AS bigint)
+    WHERE counted.run_id = stored.run_id AND counted.key_set = 'counted'
+)
+"""
+
+
+def test_digests_of_rows_are_made_anew_where_the_rows_are_the_same(ledger: Ledger) -> None:
+    books = Books(ledger)
+    for day, reference in (("2026-01-29", "kept"), ("2026-01-30", "edited")):
+        books.post(f"""
+            recorded      source  destination  amount    reference
+            {day} 09:00   @world  wallet       1.00 USD  {reference}
+        """)
+        books.close_day(day)
+    made = books.rows("SELECT run_id, digest FROM ledger_eod.row_digests ORDER BY run_id")
+    books.execute("ALTER TABLE ledger_eod.row_digests DISABLE TRIGGER USER")
+    assert books.execute(ROW_TEXT_DIGEST) == 2
+    books.execute("ALTER TABLE ledger_eod.row_digests ENABLE TRIGGER USER")
+    unguarded(
+        books,
+        "blnk.transactions",
+        "UPDATE blnk.transactions SET created_at = '2026-01-30 09:01' WHERE reference = 'edited'",
+    )
+    books.execute("UPDATE ledger_eod.schema_version SET version_num = '0011'")
+    migrate(ledger.engine)
+    digests = books.rows("SELECT run_id, digest FROM ledger_eod.row_digests ORDER BY run_id")
+    assert digests[0] == made[0]
+    assert digests[1] != made[1]
+    assert {each.business_date for each in verify(books, "checksums").found} == {date(2026, 1, 30)}
+    with pytest.raises(DBAPIError, match="it is evidence"):
+        books.execute("UPDATE ledger_eod.row_digests SET digest = ''")
