@@ -108,6 +108,23 @@ class Server:
         events: list[dict[str, Any]] = self.client.request("POST", "/events/filter", json=asked).json()["events"]
         return events
 
+    def told_of(self, flow_run_id: UUID) -> list[tuple[str, ...]]:
+        """Every event of a flow run and of automations: what, of which, when it occurred and when it was received."""
+        asked = {"filter": {"order": "ASC"}, "limit": 50}
+        events: list[dict[str, Any]] = []
+        page = self.client.request("POST", "/events/filter", json=asked).json()
+        while True:
+            events += page["events"]
+            if page["next_page"] is None:
+                break
+            page = self.client.request("GET", page["next_page"].partition("/api")[2]).json()
+        return [
+            (each["event"], each["resource"].get("prefect.resource.name", ""), each["occurred"], each["received"])
+            for each in events
+            if each["event"].startswith("prefect.automation.")
+            or each["resource"]["prefect.resource.id"] == f"prefect.flow-run.{flow_run_id}"
+        ]
+
     @contextmanager
     def executing(self, flow_run_id: UUID, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         """What a worker does for a flow run: a process of its own, which is killed at the end."""
@@ -432,7 +449,8 @@ def test_a_night_with_everything_in_it(
         lambda: wanted <= set(server.notified()),
         otherwise=lambda: [
             set(server.notified()),
-            server.events("prefect.automation.action.failed"),
+            server.client.read_flow_run(dying.id).state,
+            server.told_of(dying.id),
             server.log_tail(),
         ],
     )
