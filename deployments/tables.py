@@ -159,7 +159,7 @@ def new_chains_table(listed: list[tuple[NewChain, Run]]) -> Group:
 def chain_differences_table(differences: list[ChainDifference], count: int) -> Group:
     """What a new chain differs by, largest first: the previous chain's last close, and the new chain on its date.
 
-    edited: what the transactions leave of the difference, since rows were edited or are gone.
+    edited or gone: what the transactions leave of the difference.
     """
     shown = table(
         "balance", "currency", "was", "is", "edited or gone", "inflight", "only in one of them",

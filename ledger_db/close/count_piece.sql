@@ -70,7 +70,7 @@ dated AS MATERIALIZED (
 ),
 
 -- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
--- as much when it has nothing to add.
+-- as much when it has nothing to add. num_nonnulls, because the planner takes a condition IS NULL for rare.
 small_sums AS NOT MATERIALIZED (
     SELECT
         balance_key,

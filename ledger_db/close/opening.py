@@ -197,11 +197,16 @@ def open_interim(
 
 def _require_no_new_chain(connection: Connection) -> None:
     """Refuse an interim run on the closes of a chain that is about to end."""
-    runs, chains = tables.runs, tables.new_chains
-    waiting = select(runs.c.business_date).where(runs.c.status == "open", runs.c.run_id.in_(select(chains.c.run_id)))
-    business_date = connection.scalar(waiting)
-    if business_date is not None:
-        raise OutOfOrder(f"a new chain begins with the close of {business_date}, which is not certified yet")
+    proposed = _proposed_close(connection)
+    if proposed is not None:
+        raise OutOfOrder(f"a new chain begins with the close of {proposed.business_date}, which is not certified yet")
+
+
+def _proposed_close(connection: Connection) -> Run | None:
+    """The open close that begins a new chain."""
+    runs = tables.runs
+    begins = runs.c.run_id.in_(select(tables.new_chains.c.run_id))
+    return first_run(connection, select_runs().where(runs.c.status == "open", begins))
 
 
 def _lacks_interim_snapshots(connection: Connection, business_date: date) -> bool:
@@ -247,16 +252,12 @@ def come_into_cluster(connection: Connection) -> int:
     """
     cluster_id = ensure_cluster(connection)
     require_own_records(connection)
-    runs, chains = tables.runs, tables.new_chains
-    proposed = connection.scalar(
-        select(runs.c.run_id).where(
-            runs.c.status == "open", runs.c.cluster_id != cluster_id, runs.c.run_id.in_(select(chains.c.run_id))
-        )
-    )
-    if proposed is not None:
+    runs = tables.runs
+    proposed = _proposed_close(connection)
+    if proposed is not None and proposed.cluster_id != cluster_id:
         raise OutOfOrder(
-            f"run {proposed} begins a new chain and was opened before this database was restored: abandon it, and "
-            "propose it again"
+            f"run {proposed.run_id} begins a new chain and was opened before this database was restored: abandon it, "
+            "and propose it again"
         )
     left = select(runs.c.run_id).where(runs.c.status == "open", runs.c.cluster_id != cluster_id)
     for run_id in connection.scalars(left).all():
