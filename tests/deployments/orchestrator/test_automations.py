@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 from uuid import UUID
 
@@ -208,7 +209,8 @@ def _eventually(
 ) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, otherwise()
+        if time.monotonic() >= deadline:
+            pytest.fail(pformat(otherwise(), width=200))  # whole: an assertion's own text is cut
         time.sleep(0.2)
     return found
 
