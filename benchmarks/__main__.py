@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import correction, counting, growth, history, memory, snapshot, verification
+from benchmarks import correction, counting, growth, history, memory, preparing, snapshot, verification
 
 RESULTS = Path(__file__).parent / "results.json"
-NAMES = ("snapshot", "counting", "growth", "history", "memory", "genesis", "since-close", "correction")
+NAMES = ("snapshot", "counting", "preparing", "growth", "history", "memory", "genesis", "since-close", "correction")
 
 console = Console()
 
@@ -42,6 +42,8 @@ def main(
             rows = counting.measure(
                 [(1_000_000 // scale, 200_000 // scale), (200_000 // scale, 50_000 // scale)], rounds=min(rounds, 3)
             )
+        elif name == "preparing":
+            rows = preparing.measure(1_000_000 // scale, 200_000 // scale, rounds=min(rounds, 3))
         elif name == "growth":
             rows = growth.measure(
                 balances=100_000 // scale, transactions_per_day=50_000 // scale, history=500_000 // scale,

@@ -24,7 +24,7 @@ from ledger_db.settings import Settings
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-EXPECTED_DEPLOYMENTS = 10  # as many as prefect.yaml declares, which a test compares
+EXPECTED_DEPLOYMENTS = 11  # as many as prefect.yaml declares, which a test compares
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,23 @@ def end_of_day_now(*, since: date | None, until: date | None = None, batch_size:
         console.out().print(f"{result.verified.summary}{where}")
 
 
+def prepare_close_now(*, verbose: bool) -> None:
+    """Count in advance what the date in progress has so far.
+
+    Raises:
+        LedgerError: some pieces could not be counted; the others are kept.
+    """
+    with _flow_run(verbose=verbose):
+        from flows.prepare_close import prepare_close
+
+        result = completed(prepare_close(return_state=True))
+    if isinstance(result, str):
+        console.out().print(result)
+    else:
+        pieces = "1 piece" if result.piece_count == 1 else f"{result.piece_count} pieces"
+        console.out().print(f"{result.business_date}: {pieces} counted in advance in {result.duration_ms / 1000:.1f} s")
+
+
 def snapshot_now(
     *, business_date: date | None, kind: Literal["close", "interim"], batch_size: int | None, verbose: bool
 ) -> None:

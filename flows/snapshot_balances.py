@@ -101,6 +101,7 @@ def _write_and_certify(run: Run, batch_size: int, job: Job) -> SnapshotResult:
         certificate = closing.certify_run(run.run_id)
     result = SnapshotResult(certificate, written, job.duration_ms, job.phases_ms)
     _report(result, job)
+    closing.abandon_preparations()
     return result
 
 

@@ -148,6 +148,10 @@ class NotApproved(NotYet):
     """The run begins a new chain, and nobody has approved it yet; it stays open."""
 
 
+class NothingToPrepare(NotYet):
+    """The date in progress does not follow the newest close, or a close is at work."""
+
+
 class NothingToVerify(NotYet):
     """There is no certified close to verify from."""
 

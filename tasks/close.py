@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Literal
 
 from prefect import get_run_logger, task
 
 from ledger_db.attach.migrate import require_current
-from ledger_db.close import activity, certification, counting, new_chain, opening, runs, snapshots
+from ledger_db.close import activity, certification, counting, new_chain, opening, preparing, runs, snapshots
 from ledger_db.close.counting import CountedRows, Piece
-from ledger_db.close.runs import Kind, Run
+from ledger_db.close.preparing import Preparation
+from ledger_db.close.runs import Run
 from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.key_ranges import KeyRange
@@ -58,7 +60,7 @@ def find_dates_to_close(as_of: datetime, since: date | None, until: date | None 
 
 
 @task(**LEDGER_TASK)
-def open_run(kind: Kind, business_date: date | None, as_of: datetime) -> Run | None:
+def open_run(kind: Literal["close", "interim"], business_date: date | None, as_of: datetime) -> Run | None:
     """Open the run, or find the one to resume; None when an interim run would have nothing to capture."""
     with transaction() as connection:
         require_current(connection)
@@ -78,6 +80,32 @@ def reload_run(run_id: int) -> Run:
     """The run as it is now."""
     with transaction() as connection:
         return runs.find_run(connection, run_id)
+
+
+@task(**LEDGER_TASK)
+def open_preparation(as_of: datetime) -> Preparation:
+    """Plan what came since the last preparation of the date in progress, and return all of it that is undone.
+
+    Raises:
+        NothingToPrepare: the date before is not closed, or a close is open.
+    """
+
+    def under_way() -> bool:
+        with transaction() as connection:
+            return preparing.writers_under_way(connection, reached)
+
+    with transaction() as connection:
+        require_current(connection)
+        reached = preparing.reached_now(connection)
+    if not preparing.wait_for_writers(under_way):
+        get_run_logger().warning(
+            "a transaction has been under way for %s s: what it writes is counted again at the close",
+            preparing.WRITERS_SECONDS,
+        )
+    with transaction() as connection:
+        return preparing.open_preparation(
+            connection, calendar=calendar(), now=as_of, reached=reached, piece_size=get_settings().piece_size
+        )
 
 
 @task(**LEDGER_TASK)
@@ -172,6 +200,13 @@ def certify_run(run_id: int) -> Certificate:
             certification.refuse_certification(connection, run_id, str(refusal))
         raise
     return read_certificate.fn(run_id)
+
+
+@task(**LEDGER_TASK)
+def abandon_preparations() -> None:
+    """Remove what was counted in advance for closes that are certified."""
+    with transaction() as connection:
+        opening.abandon_preparations(connection)
 
 
 @task(**LEDGER_TASK)

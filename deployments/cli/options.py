@@ -18,6 +18,14 @@ class RunKind(StrEnum):
     interim = "interim"
 
 
+class ListedKind(StrEnum):
+    """The kinds of runs, as ``runs --kind`` takes them."""
+
+    close = "close"
+    interim = "interim"
+    preparation = "preparation"
+
+
 class VerificationScope(StrEnum):
     """The scopes of a verification, as ``verify --scope`` takes them."""
 

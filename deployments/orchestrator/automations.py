@@ -22,7 +22,7 @@ from ledger_db.errors import ConfigurationError
 from ledger_db.settings import Settings
 
 #: The flows whose runs are watched. Not ``notify``: a notification about a late notification would never end.
-WATCHED_FLOWS = ["end-of-day", "reconstruct-balances", "snapshot-balances", "verify-balances"]
+WATCHED_FLOWS = ["end-of-day", "prepare-close", "reconstruct-balances", "snapshot-balances", "verify-balances"]
 REVIEW_DEPLOYMENT = "reconstruct-balances/discrepancies"
 LOG_DEPLOYMENT = "notify/log"
 

@@ -11,7 +11,7 @@ from ledger_db.close import tables
 from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.figure_digests import store_figure_digests
 from ledger_db.close.new_chain import require_approval
-from ledger_db.close.runs import Run, find_run, lock_open_run
+from ledger_db.close.runs import Run, find_run, lock_open_run, require_no_preparation
 from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
 from ledger_db.errors import Hint, NotCertified, RunNotOpen
@@ -39,6 +39,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
         if run.certified:
             return run
         raise
+    require_no_preparation(run)
     without_time_limit(connection)
     require_durable_commit(connection)
     _prove_complete(connection, run)

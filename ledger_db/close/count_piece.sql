@@ -2,7 +2,8 @@
 -- the sets of keys. Marks the piece as done, with the number of rows of each fate.
 -- run_id, piece, business_date, closes_at, cut, genesis_run_id, time_zone, cut_off: the run and its piece.
 -- first_key, last_key: the piece's range. base_run_id, base_business_date, base_closes_at: the base, '-infinity' and
--- NULL without one. cluster_id: this cluster. piece_rows is the piece's kind of work.
+-- NULL without one. cluster_id: this cluster. rules: of fingerprint_of_rows, for a preparation; else NULL.
+-- piece_rows is the piece's kind of work; answered_balances is prepared_balances for a preparation.
 -- settled: its status never counts. pending: it cannot be counted as it stands, or its date is later.
 -- Amounts in minor units; differences are credit minus debit. Locks no ledger row. Cost: the piece's rows, one scan.
 WITH
@@ -34,6 +35,25 @@ looked_at AS NOT MATERIALIZED (
     OFFSET 0
 ),
 
+states AS NOT MATERIALIZED (
+    SELECT
+        looked_at.transaction_key,
+-- include row_state(row: looked_at)
+            AS row_state
+    FROM looked_at
+),
+
+fingerprinted AS NOT MATERIALIZED (
+    SELECT
+-- include fingerprint_of_rows(rows: states)
+            AS fingerprint
+    FROM states
+),
+
+answered AS NOT MATERIALIZED (
+-- include answered_balances
+),
+
 dated AS MATERIALIZED (
     SELECT
         looked_at.transaction_key,
@@ -63,10 +83,8 @@ dated AS MATERIALIZED (
 -- include business_date(instant: looked_at.effective_at)
         END AS effective_date
     FROM looked_at
-    LEFT JOIN ledger_eod.captured_balances AS source
-        ON source.balance_id = looked_at.source AND source.first_run_id <= CAST(:run_id AS bigint)
-    LEFT JOIN ledger_eod.captured_balances AS destination
-        ON destination.balance_id = looked_at.destination AND destination.first_run_id <= CAST(:run_id AS bigint)
+    LEFT JOIN answered AS source ON source.balance_id = looked_at.source
+    LEFT JOIN answered AS destination ON destination.balance_id = looked_at.destination
 ),
 
 -- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
@@ -257,7 +275,7 @@ written_exceptions AS (
             trunc(itemised.posted * itemised.rate) AS difference,
             trunc(itemised.own_hold * itemised.rate) AS inflight_difference
         FROM itemised
-        LEFT JOIN ledger_eod.captured_balances AS destination ON destination.balance_key = itemised.destination_key
+        LEFT JOIN answered AS destination ON destination.balance_key = itemised.destination_key
         WHERE itemised.obstacle IS NULL
         UNION ALL
         SELECT
@@ -267,7 +285,7 @@ written_exceptions AS (
             -trunc(itemised.posted) AS difference,
             -trunc(itemised.own_hold) AS inflight_difference
         FROM itemised
-        LEFT JOIN ledger_eod.captured_balances AS source ON source.balance_key = itemised.source_key
+        LEFT JOIN answered AS source ON source.balance_key = itemised.source_key
         WHERE itemised.obstacle IS NULL
         UNION ALL
         SELECT
@@ -277,8 +295,8 @@ written_exceptions AS (
             0 AS difference,
             0 AS inflight_difference
         FROM itemised
-        LEFT JOIN ledger_eod.captured_balances AS source ON source.balance_key = itemised.source_key
-        LEFT JOIN ledger_eod.captured_balances AS destination ON destination.balance_key = itemised.destination_key
+        LEFT JOIN answered AS source ON source.balance_key = itemised.source_key
+        LEFT JOIN answered AS destination ON destination.balance_key = itemised.destination_key
         WHERE itemised.obstacle IS NOT NULL
         UNION ALL
         SELECT
@@ -371,11 +389,29 @@ written_digests AS (
     FROM parts
     WHERE NOT is_pending
     GROUP BY effective_date
+),
+
+written_parts AS (  -- of a preparation, for the close that takes the piece over
+    INSERT INTO ledger_eod.prepared_parts (
+        run_id, piece, effective_date, part, transaction_count, posted_amount, held_amount, digest
+    )
+    SELECT
+        CAST(:run_id AS bigint) AS run_id,
+        CAST(:piece AS integer) AS piece,
+        effective_date,
+        part,
+        transaction_count,
+        COALESCE(posted_amount, 0) AS posted_amount,
+        COALESCE(held_amount, 0) AS held_amount,
+        digest
+    FROM parts
+    WHERE NOT is_pending AND CAST(:rules AS text) IS NOT NULL
 )
 
 UPDATE ledger_eod.run_pieces
 SET
     done_at = clock_timestamp(),
+    fingerprint = fates.fingerprint,
     counted_count = fates.counted_count,
     settled_count = fates.settled_count,
     pending_count = fates.pending_count + fates.gone_count,
@@ -385,7 +421,11 @@ FROM (
         COALESCE(sum(counting_count) FILTER (WHERE NOT is_pending), 0) AS counted_count,
         COALESCE(sum(transaction_count - counting_count) FILTER (WHERE NOT is_pending), 0) AS settled_count,
         COALESCE(sum(transaction_count) FILTER (WHERE is_pending), 0) AS pending_count,
-        (SELECT count(*) FROM gone_keys) AS gone_count
+        (SELECT count(*) FROM gone_keys) AS gone_count,
+        (
+            SELECT fingerprinted.fingerprint FROM fingerprinted
+            WHERE CAST(:rules AS text) IS NOT NULL
+        ) AS fingerprint
     FROM parts
 ) AS fates
 WHERE run_pieces.run_id = CAST(:run_id AS bigint) AND run_pieces.piece = CAST(:piece AS integer)

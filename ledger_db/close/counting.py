@@ -1,9 +1,10 @@
 """Counting: each row is counted once, by its key, in pieces that can be done in any order, by anyone, and again.
 
 A run looks at two kinds of rows. Older keys lie at or below the highest key of its base: what was pending there, and
-what came since. New keys lie above it. Both are planned as pieces of a bounded number of rows. A piece is one short
-transaction and one statement: it looks at its rows once, and stores activity, exceptions, a digest and the keys that it
-counted and left pending. When all rows are counted, further pieces release holds, decided by the stored keys.
+what came since. New keys lie above it; some of them may have been counted in advance. All are planned as pieces of a
+bounded number of rows. A piece is one short transaction: it looks at its rows once, and stores activity, exceptions, a
+digest and the keys that it counted and left pending. When all rows are counted, further pieces release holds, decided
+by the stored keys.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, Final, Literal
 
-from sqlalchemy import ColumnElement, Connection, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, exists, func, insert, select, update
 
 from ledger_db.close import tables
 from ledger_db.close.cut import BELOW_EVERY_KEY, base_of, base_parameters, cut_parameters
-from ledger_db.close.runs import Run, lock_open_run
+from ledger_db.close.prepared import PreparedRange, fitting_pieces, prepared_pieces, take_over_piece
+from ledger_db.close.runs import Run, lock_open_run, require_no_preparation
+from ledger_db.core.statements import source
 from ledger_db.errors import Hint, RunNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.connections import set_local
@@ -27,13 +32,19 @@ ONE_DAY = timedelta(days=1)
 #: Memory for one step of a piece's statement, so that none of it is written to disk.
 WORK_MEM = "128MB"
 
+#: The pieces of a preparation end with a part of 1,024 keys, as digests are made of: so they can be put together.
+PART_MASK: Final = 1023
+
+#: How a preparation counts: with the balances that it found, where no run has captured them.
+_OF_PREPARATION: Final = ("close.answered_balances", "close.prepared_balances")
+
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a run's rows. ``work``: older keys, new keys, or holds to release."""
+    """A part of a run's rows. ``work``: older keys, new keys, new keys counted in advance, or holds to release."""
 
     piece: int
-    work: Literal["older", "new", "holds"]
+    work: Literal["older", "new", "prepared", "holds"]
     first_key: int
     last_key: int
 
@@ -62,13 +73,28 @@ def plan_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list
     """
     run = lock_open_run(connection, run_id)
     if run.planned_at is None:
-        parameters = _parameters(connection, run) | {"piece_size": piece_size}
+        parameters = _parameters(connection, run) | {"piece_size": piece_size, "part_mask": 0}
         _plan_older_pieces(connection, parameters)
-        _plan_new_pieces(connection, parameters)
-        connection.execute(
-            update(tables.runs).where(tables.runs.c.run_id == run_id).values(planned_at=func.clock_timestamp())
-        )
+        after_key = parameters["base_max_transaction_key"]
+        for ready in prepared_pieces(connection, run_id, piece_size=piece_size):
+            _plan_new_pieces(connection, parameters, after_key=after_key, up_to_key=ready.first_key - 1)
+            _plan_prepared_piece(connection, run_id, ready)
+            after_key = ready.last_key
+        _plan_new_pieces(connection, parameters, after_key=after_key, up_to_key=run.max_transaction_key)
+        _note_planned(connection, run_id)
     return _undone(connection, run_id, tables.run_pieces.c.work != "holds")
+
+
+def plan_preparation(connection: Connection, run_id: int, *, after_key: int, piece_size: int) -> None:
+    """Plan the pieces of a preparation: the keys above ``after_key``, up to its highest.
+
+    Raises:
+        RunNotOpen: it was given up.
+    """
+    run = lock_open_run(connection, run_id)
+    parameters = {"run_id": run_id, "piece_size": piece_size, "part_mask": PART_MASK}
+    _plan_new_pieces(connection, parameters, after_key=after_key, up_to_key=run.max_transaction_key)
+    _note_planned(connection, run_id)
 
 
 def plan_hold_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list[Piece]:
@@ -89,8 +115,13 @@ def plan_hold_pieces(connection: Connection, run_id: int, *, piece_size: int) ->
     return _undone(connection, run_id, pieces.c.work == "holds")
 
 
+def undone_pieces(connection: Connection, run_id: int) -> list[Piece]:
+    """The pieces of a run that are planned and not done."""
+    return _undone(connection, run_id, tables.run_pieces.c.piece.is_not(None))
+
+
 def count_piece(connection: Connection, run_id: int, piece: int) -> None:
-    """Do one piece of a run, in one statement; a piece that is done stays as it is.
+    """Do one piece of a run, in one transaction; a piece that is done stays as it is.
 
     The commit does not wait for the disk: certification's commit does, and what a crash loses is done again.
 
@@ -111,22 +142,24 @@ def count_piece(connection: Connection, run_id: int, piece: int) -> None:
     set_local(connection, "jit", "off")
     set_local(connection, "enable_memoize", "off")  # taken for cheaper than a hash of the balances, and is not
     parameters = _parameters(connection, run) | {
-        "piece": piece, "first_key": found.first_key, "last_key": found.last_key, "is_older": found.work == "older",
+        "piece": piece, "first_key": found.first_key, "last_key": found.last_key,
     }  # fmt: skip
     if found.work == "holds":
         _release_holds(connection, parameters)
+    elif found.work == "prepared":
+        _do_prepared_piece(connection, parameters)
     else:
-        rows = ("close.piece_rows", f"close.{found.work}_rows")
-        connection.execute(statement(connection, "close.count_piece", rows), parameters)
+        _count_piece(connection, parameters, work=found.work, is_preparation=run.kind == "preparation")
 
 
 def finish_counting(connection: Connection, run_id: int) -> CountedRows:
     """Note that all pieces of a run are done, and return what it counted.
 
     Raises:
-        RunNotOpen: the run is certified or abandoned, or a piece is not done.
+        RunNotOpen: the run is certified or abandoned, or a piece is not done; or it is a preparation.
     """
     run = lock_open_run(connection, run_id)
+    require_no_preparation(run)
     if run.collected_at is None:
         _require_done(connection, run)
         connection.execute(
@@ -162,8 +195,69 @@ def _plan_older_pieces(connection: Connection, parameters: Mapping[str, Any]) ->
     connection.execute(statement(connection, "close.plan_older_pieces"), parameters)
 
 
-def _plan_new_pieces(connection: Connection, parameters: Mapping[str, Any]) -> None:
-    connection.execute(statement(connection, "close.plan_new_pieces"), parameters)
+def _plan_new_pieces(connection: Connection, parameters: Mapping[str, Any], *, after_key: int, up_to_key: int) -> None:
+    if after_key < up_to_key:
+        connection.execute(
+            statement(connection, "close.plan_new_pieces"),
+            {**parameters, "after_key": after_key, "up_to_key": up_to_key},
+        )
+
+
+def _plan_prepared_piece(connection: Connection, run_id: int, ready: PreparedRange) -> None:
+    """Plan one piece. The numbers before its own are left to its parts, if they turn out not to be alike."""
+    pieces = tables.run_pieces
+    highest = connection.scalar(
+        select(func.coalesce(func.max(pieces.c.piece), 0)).where(pieces.c.run_id == run_id)
+    )  # fmt: skip
+    connection.execute(
+        insert(pieces).values(
+            run_id=run_id, piece=(highest or 0) + ready.piece_count, work="prepared",
+            first_key=ready.first_key, last_key=ready.last_key,
+        )
+    )  # fmt: skip
+
+
+def _note_planned(connection: Connection, run_id: int) -> None:
+    runs = tables.runs
+    connection.execute(update(runs).where(runs.c.run_id == run_id).values(planned_at=func.clock_timestamp()))
+
+
+def _count_piece(
+    connection: Connection, parameters: Mapping[str, Any], *, work: Literal["older", "new"], is_preparation: bool
+) -> None:
+    variants = (("close.piece_rows", f"close.{work}_rows"), *((_OF_PREPARATION,) if is_preparation else ()))
+    connection.execute(
+        statement(connection, "close.count_piece", *variants),
+        {**parameters, "is_older": work == "older", "rules": _rules() if is_preparation else None},
+    )
+
+
+def _do_prepared_piece(connection: Connection, parameters: Mapping[str, Any]) -> None:
+    """Take over what still fits of a piece, and count the rest: each of these parts is a piece then."""
+    pieces = tables.run_pieces
+    run_id, piece = parameters["run_id"], parameters["piece"]
+    parts = fitting_pieces(connection, {**parameters, "rules": _rules()})
+    for number, part in enumerate(reversed(parts)):
+        keys = {"first_key": part.first_key, "last_key": part.last_key}
+        of_part = {**parameters, **keys, "piece": piece - number}
+        work = "prepared" if part.fits else "new"
+        if number:
+            connection.execute(insert(pieces).values(run_id=run_id, piece=piece - number, work=work, **keys))
+        else:
+            connection.execute(
+                update(pieces).where(pieces.c.run_id == run_id, pieces.c.piece == piece).values(work=work, **keys)
+            )
+        if not part.fits:
+            _count_piece(connection, of_part, work="new", is_preparation=False)
+        elif not take_over_piece(connection, of_part):  # given up just now
+            raise RunNotOpen(f"run {run_id}: what was counted for it in advance is gone", hint=Hint.run_again)
+
+
+@lru_cache
+def _rules() -> str:
+    """What is counted in advance in another way, by another version of this project, does not fit."""
+    how = (("close.piece_rows", "close.new_rows"), _OF_PREPARATION, ("postings.rate", "postings.legacy_rate"))
+    return sha256(source("close.count_piece", how).encode()).hexdigest()
 
 
 def _release_holds(connection: Connection, parameters: Mapping[str, Any]) -> None:
@@ -181,7 +275,7 @@ def _undone(connection: Connection, run_id: int, of_work: ColumnElement[bool]) -
 
 
 def _require_done(connection: Connection, run: Run) -> None:
-    undone = _undone(connection, run.run_id, tables.run_pieces.c.piece.is_not(None))
+    undone = undone_pieces(connection, run.run_id)
     if run.planned_at is None or undone:
         what = f"{len(undone)} of its pieces are" if run.planned_at else "its rows are"
         raise RunNotOpen(f"{run.name}: {what} not counted yet", hint=Hint.run_again)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from ledger_db.close.certification import certify_run, refuse_certification
 from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
 from ledger_db.close.new_chain import compare_new_chain
-from ledger_db.close.opening import open_close
+from ledger_db.close.opening import abandon_preparations, open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import PLAN_ROUNDS, ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.calendar import BusinessCalendar
@@ -108,6 +108,8 @@ def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, re
             compare_new_chain(connection, run_id)
     certified = _certify(engine, run_id)
     report("certified", None)
+    with engine.begin() as connection:
+        abandon_preparations(connection)
     return CloseResult(certified, written)
 
 

@@ -11,6 +11,7 @@ SELECT
     ruled.own_hold,
     ruled.rate,
     ruled.row_digest,
+    ruled.row_hash,
     ruled.settles,
     ruled.parent_transaction,
     ruled.hold_effective_at

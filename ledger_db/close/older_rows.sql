@@ -16,6 +16,7 @@ CROSS JOIN
             ruled_transactions.own_hold,
             ruled_transactions.rate,
             ruled_transactions.row_digest,
+            ruled_transactions.row_hash,
             ruled_transactions.settles,
             ruled_transactions.parent_transaction,
             ruled_transactions.hold_effective_at

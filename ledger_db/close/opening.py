@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, 
 
 from ledger_db.books.tables import balances, transactions
 from ledger_db.close import tables
-from ledger_db.close.captured import capture_balances
+from ledger_db.close.captured import capture_balances, note_new_balances
 from ledger_db.close.cluster import ensure_cluster, require_own_records, serialise_opening
 from ledger_db.close.cut import BELOW_EVERY_KEY
 from ledger_db.close.runs import (
@@ -89,7 +89,7 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
         return existing
     closes_at = require_ended(calendar, business_date, now)
     require_in_order(connection, business_date, closes_at)
-    _require_whole_chain(connection)
+    require_whole_chain(connection)
     base = newest_certified_close(connection, not_after=closes_at)
     return insert_run(
         connection, business_date=business_date, kind="close", calendar=calendar, closes_at=closes_at,
@@ -139,8 +139,12 @@ def require_in_order(connection: Connection, business_date: date, closes_at: dat
         )
 
 
-def _require_whole_chain(connection: Connection) -> None:
-    """Refuse to go on from closes that the upgrade to counting by keys could not explain."""
+def require_whole_chain(connection: Connection) -> None:
+    """Refuse to go on from closes that the upgrade to counting by keys could not explain.
+
+    Raises:
+        ChainDiffers: the newest close is one.
+    """
     newest = newest_certified_close(connection)
     if newest is None:
         return
@@ -235,6 +239,17 @@ def abandon_run(connection: Connection, run_id: int) -> Run:
     return find_run(connection, run_id)
 
 
+def abandon_preparations(connection: Connection) -> None:
+    """Give up the preparations on a close that is not the newest any more. One that somebody is at work on stays."""
+    runs = tables.runs
+    newest = newest_certified_close(connection)
+    left = select(runs.c.run_id).where(runs.c.kind == "preparation", runs.c.status == "open")
+    if newest is not None:
+        left = left.where(runs.c.base_run_id != newest.run_id)
+    for run_id in connection.scalars(left.with_for_update(skip_locked=True)).all():
+        abandon_run(connection, run_id)
+
+
 def _unabandoned_close(connection: Connection, business_date: date) -> Run | None:
     runs = tables.runs
     query = select_runs().where(
@@ -268,7 +283,8 @@ def come_into_cluster(connection: Connection) -> int:
 def _remove_rows(connection: Connection, run: Run) -> None:
     for table in (
         tables.run_exceptions, tables.row_digests, tables.sampled_rows, tables.row_checksums, tables.activity,
-        tables.run_keys, tables.run_pieces, tables.new_chain_differences, tables.new_chain_transactions,
+        tables.run_keys, tables.run_pieces, tables.prepared_parts, tables.prepared_balances,
+        tables.new_chain_differences, tables.new_chain_transactions,
     ):  # fmt: skip
         connection.execute(delete(table).where(table.c.run_id == run.run_id))
     snapshots = tables.balance_snapshots
@@ -294,12 +310,13 @@ def insert_run(
     cluster_id: int,
     base: Run | None,
     follows: Run | None,
+    up_to_key: int | None = None,
 ) -> Run:
     """Store a run with the cut of this moment: what is committed now, and nothing later, is in it.
 
     ``base``: the close whose figures it goes on from. ``follows``: the close where its interval begins; it is the base,
-    but for the first close of a new chain. The balances that it answers for are captured after the cut, so that every
-    row in it has its balances.
+    but for the first close of a new chain. ``up_to_key``: of a preparation, which looks at no key above; else the
+    highest key. The balances that it answers for are captured after the cut, so that every row in it has its balances.
 
     Raises:
         TableMadeAnew: keys stand for other transactions than those that the base's chain counted.
@@ -324,12 +341,15 @@ def insert_run(
             # in the statement that takes the cut, so that both are of one instant
             max_transaction_key=func.greatest(
                 BELOW_EVERY_KEY if base is None else base.max_transaction_key,
-                select(func.max(transactions.c.id)).scalar_subquery(),
+                select(func.max(transactions.c.id)).scalar_subquery() if up_to_key is None else up_to_key,
             ),
             caught_up=caught_up,
         )
     )
-    capture_balances(connection, run_id)
+    if kind == "preparation":
+        note_new_balances(connection, run_id)
+    else:
+        capture_balances(connection, run_id)
     return find_run(connection, run_id)
 
 

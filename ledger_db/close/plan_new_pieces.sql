@@ -1,31 +1,36 @@
--- Divide a run's new keys into pieces of at most piece_size rows each. Their ranges lie end to end.
--- run_id: the run. base_max_transaction_key, max_transaction_key: above the former, up to the latter.
--- Cost: one pass over the new keys, by primary key.
+-- Divide a range of new keys into pieces of at most piece_size rows each, and one at least. They lie end to end.
+-- run_id: the run. after_key, up_to_key: above the former, up to the latter.
+-- part_mask: 1,023 for pieces that end with a part of 1,024 keys, so that they may be a little larger; else 0.
+-- Cost: one pass over these keys, by primary key.
 WITH numbered AS (
     SELECT
         id,
         (row_number() OVER (ORDER BY id) - 1) / CAST(:piece_size AS bigint) AS part
     FROM blnk.transactions
-    WHERE id > CAST(:base_max_transaction_key AS bigint) AND id <= CAST(:max_transaction_key AS bigint)
+    WHERE id > CAST(:after_key AS bigint) AND id <= CAST(:up_to_key AS bigint)
 ),
 
-parts AS (
-    SELECT
-        part,
-        max(id) AS last_key
+ends AS (
+    SELECT LEAST(max(id) | CAST(:part_mask AS bigint), CAST(:up_to_key AS bigint)) AS last_key
     FROM numbered
     GROUP BY part
+),
+
+pieces AS (  -- the last one has the keys above its rows, too
+    SELECT last_key FROM ends
+    WHERE last_key < (SELECT max(every_end.last_key) FROM ends AS every_end)
+    UNION
+    SELECT CAST(:up_to_key AS bigint) AS last_key
 )
 
 INSERT INTO ledger_eod.run_pieces (run_id, piece, work, first_key, last_key)
 SELECT
     CAST(:run_id AS bigint) AS run_id,
-    row_number() OVER (ORDER BY part) + (
+    row_number() OVER (ORDER BY last_key) + (
         SELECT COALESCE(max(planned.piece), 0) FROM ledger_eod.run_pieces AS planned
         WHERE planned.run_id = CAST(:run_id AS bigint)
     ) AS piece,
     'new' AS work,
-    lag(last_key, 1, CAST(:base_max_transaction_key AS bigint)) OVER (ORDER BY part) + 1 AS first_key,
-    CASE WHEN lead(part) OVER (ORDER BY part) IS NULL THEN CAST(:max_transaction_key AS bigint) ELSE last_key END
-        AS last_key
-FROM parts
+    lag(last_key, 1, CAST(:after_key AS bigint)) OVER (ORDER BY last_key) + 1 AS first_key,
+    last_key
+FROM pieces

@@ -4,6 +4,7 @@
 WITH own AS MATERIALIZED (
     SELECT
         key_set,
+        piece,
         block,
         unnest(keys) AS span
     FROM ledger_eod.run_keys
@@ -102,17 +103,56 @@ faults AS (
 -- )
     UNION ALL
     SELECT
-        'a part of the new keys is in no piece' AS fault,
+        'a part of the new keys is in no piece, or in two' AS fault,
         first_key >> 13 AS block,
-        int8multirange(int8range(expected_key, first_key)) AS keys
+        int8multirange(int8range(LEAST(expected_key, first_key), GREATEST(expected_key, first_key))) AS keys
     FROM (
         SELECT
             first_key,
             lag(last_key, 1, CAST(:base_max_transaction_key AS bigint)) OVER (ORDER BY first_key) + 1 AS expected_key
-        FROM ledger_eod.run_pieces
-        WHERE run_id = CAST(:run_id AS bigint) AND work = 'new'
+        FROM (
+            SELECT
+                first_key,
+                last_key
+            FROM ledger_eod.run_pieces
+            WHERE run_id = CAST(:run_id AS bigint) AND work IN ('new', 'prepared')
+            UNION ALL
+            SELECT
+                CAST(:max_transaction_key AS bigint) + 1 AS first_key,
+                NULL AS last_key
+        ) AS pieces
     ) AS tiled
-    WHERE expected_key < first_key
+    WHERE expected_key <> first_key
+    UNION ALL
+    SELECT
+        'a piece has other keys than rows' AS fault,
+        pieces.first_key >> 13 AS block,
+        int8multirange(int8range(pieces.first_key, pieces.last_key, '[]')) AS keys
+    FROM ledger_eod.run_pieces AS pieces
+    LEFT JOIN (
+        SELECT
+            piece,
+            sum(upper(span) - lower(span)) FILTER (WHERE key_set = 'counted') AS counted_count,
+            sum(upper(span) - lower(span)) FILTER (WHERE key_set = 'pending') AS pending_count
+        FROM own
+        WHERE key_set IN ('counted', 'pending')
+        GROUP BY piece
+    ) AS placed ON placed.piece = pieces.piece
+    LEFT JOIN (
+        SELECT
+            piece,
+            sum(transaction_count) AS transaction_count
+        FROM ledger_eod.row_digests
+        WHERE run_id = CAST(:run_id AS bigint)
+        GROUP BY piece
+    ) AS digested ON digested.piece = pieces.piece
+    WHERE pieces.run_id = CAST(:run_id AS bigint)
+        AND pieces.work <> 'holds'
+        AND (
+            pieces.counted_count + pieces.settled_count <> COALESCE(placed.counted_count, 0)
+            OR pieces.counted_count + pieces.settled_count <> COALESCE(digested.transaction_count, 0)
+            OR pieces.pending_count <> COALESCE(placed.pending_count, 0)
+        )
 )
 
 SELECT

@@ -18,7 +18,7 @@ from ledger_db.close import tables
 from ledger_db.errors import Hint, RunNotOpen, UnknownRun
 from ledger_db.server.holds import hold
 
-Kind = Literal["close", "interim"]
+Kind = Literal["close", "interim", "preparation"]
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ def _run_by_id(lock: Literal["none", "shared", "exclusive"]) -> Select[Any]:
 
 
 def list_runs(connection: Connection, *, limit: int = 50, kind: Kind | None = None) -> list[Run]:
-    """The newest runs, newest first."""
-    query = select_runs().order_by(tables.runs.c.run_id.desc()).limit(limit)
-    return all_runs(connection, query if kind is None else query.where(tables.runs.c.kind == kind))
+    """The newest runs, newest first. Without a kind all but preparations, which say nothing about a balance."""
+    runs = tables.runs
+    of_kind = runs.c.kind != "preparation" if kind is None else runs.c.kind == kind
+    return all_runs(connection, select_runs().where(of_kind).order_by(runs.c.run_id.desc()).limit(limit))
 
 
 def stale_interim_runs(connection: Connection, *, before: date) -> list[Run]:
@@ -169,6 +170,16 @@ def lock_open_run(connection: Connection, run_id: int, *, shared: bool = False) 
     if run.status != "open":
         raise RunNotOpen(f"{run.name} is {run.status}: it takes no more rows")
     return run
+
+
+def require_no_preparation(run: Run) -> None:
+    """Refuse to complete a run that is never complete.
+
+    Raises:
+        RunNotOpen: it is a preparation.
+    """
+    if run.kind == "preparation":
+        raise RunNotOpen(f"{run.name} counts for a close, and is none itself")
 
 
 def hold_run(engine: Engine, run_id: int) -> AbstractContextManager[bool]:

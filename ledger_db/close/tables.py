@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     String,
     Table,
@@ -29,7 +30,8 @@ from ledger_db.evidence.tables import approvals
 
 # This project's own ---------------------------------------------------------------------------------------------------
 
-run_kind = Enum("close", "interim", name="run_kind", schema=EOD_SCHEMA, metadata=metadata)
+#: preparation: counts rows of a date in progress, for its close to take over. It is never certified.
+run_kind = Enum("close", "interim", "preparation", name="run_kind", schema=EOD_SCHEMA, metadata=metadata)
 
 #: open → certified (for good) or open → abandoned (its rows are removed)
 run_status = Enum("open", "certified", "abandoned", name="run_status", schema=EOD_SCHEMA, metadata=metadata)
@@ -107,7 +109,7 @@ run_keys = Table(
     schema=EOD_SCHEMA,
 )
 
-piece_work = Enum("older", "new", "holds", name="piece_work", schema=EOD_SCHEMA, metadata=metadata)
+piece_work = Enum("older", "new", "holds", "prepared", name="piece_work", schema=EOD_SCHEMA, metadata=metadata)
 
 run_pieces = Table(
     "run_pieces",
@@ -115,6 +117,7 @@ run_pieces = Table(
     Column("run_id", BigInteger, primary_key=True, autoincrement=False),
     Column("piece", Integer, primary_key=True, autoincrement=False),
     # older: the run's older keys in the range. new: all keys in it. holds: its children whose holds may be released.
+    # prepared: all keys in it, by what preparations counted of them.
     Column("work", piece_work, nullable=False),
     Column("first_key", BigInteger, nullable=False),
     Column("last_key", BigInteger, nullable=False),
@@ -123,6 +126,37 @@ run_pieces = Table(
     Column("settled_count", BigInteger, nullable=False, server_default=text("0")),
     Column("pending_count", BigInteger, nullable=False, server_default=text("0")),
     Column("gone_count", BigInteger, nullable=False, server_default=text("0")),
+    # Of a preparation: of the rows as it counted them.
+    Column("fingerprint", String(64)),
+    schema=EOD_SCHEMA,
+)
+
+#: The digests of a preparation's rows by parts of 1,024 keys, so that pieces can be put together.
+prepared_parts = Table(
+    "prepared_parts",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("effective_date", Date, primary_key=True),
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    Column("transaction_count", BigInteger, nullable=False),
+    Column("posted_amount", Money, nullable=False),
+    Column("held_amount", Money, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    schema=EOD_SCHEMA,
+)
+
+#: The balances that a preparation found and no run had captured. The close captures them itself, and takes over nothing
+#: that was counted with others.
+prepared_balances = Table(
+    "prepared_balances",
+    metadata,
+    # No foreign keys, as for activity.
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("balance_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
     schema=EOD_SCHEMA,
 )
 

@@ -198,7 +198,9 @@ def _has_keys(connection: Connection, run: Run) -> bool:
 def _keys_are_there() -> Select[Any]:
     """Built once, as every query that a look-up needs: building it takes as long as running it."""
     runs, keys, activity = tables.runs, tables.run_keys, tables.activity
-    chain = select(runs.c.run_id).where(runs.c.genesis_run_id == bindparam("genesis_run_id"))
+    chain = select(runs.c.run_id).where(
+        runs.c.genesis_run_id == bindparam("genesis_run_id"), runs.c.kind != "preparation"
+    )
     of_run = exists().where(keys.c.run_id == bindparam("run_id"))
     of_chain = exists().where(keys.c.run_id.in_(chain))
     run_acted = exists().where(activity.c.run_id == bindparam("run_id"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import URL, Connection, RootTransaction, text
 
-from ledger_db.close.driver import resume_run
+from ledger_db.close.driver import SILENT, Report, resume_run
 from ledger_db.close.opening import abandon_run, open_close, open_interim
+from ledger_db.close.preparing import prepare_close
 from ledger_db.close.runs import Run
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import OutOfOrder
+from ledger_db.errors import NothingToPrepare, OutOfOrder
 from ledger_db.history.balance_at import balance_at
 from ledger_db.settings import get_settings
 from tests.testing.books import Books
@@ -68,12 +69,14 @@ others = st.one_of(
     st.tuples(st.just("leave open"), records),
     st.tuples(st.just("finish open"), st.sampled_from(["commit", "commit", "roll back"])),
     st.tuples(st.just("reserve"), st.integers(1, 3)),
+    st.tuples(st.just("prepare"), st.sampled_from([None, None, 0])),
 )
 before_a_cut = st.one_of(records, records, others, st.tuples(st.just("put back"), numbers))
 after_a_cut = st.one_of(records, others)
 
 nights = st.tuples(
     st.lists(before_a_cut, min_size=8, max_size=20),
+    st.lists(st.lists(records | others, min_size=1, max_size=4), max_size=3),  # before each it is counted in advance
     st.sampled_from([0, 0, 0, 1]),  # missed dates before it
     st.sampled_from(CALENDARS),
     st.booleans(),  # an interim run first
@@ -103,6 +106,7 @@ class History:
     session: tuple[Connection, RootTransaction, int | None] | None = None
     number: int = 0
     runs_began: bool = False
+    in_progress: tuple[date, BusinessCalendar] | None = None
 
     # Events -------------------------------------------------------------------------------------------------------
 
@@ -112,6 +116,8 @@ class History:
                 self._leave_open(*rest)
             elif what == "finish open":
                 self.finish_open(*rest)
+            elif what == "prepare":
+                self.prepare(*rest)
             else:
                 with self.books.engine.begin() as connection:
                     # the own copy of the ledger refuses edits and deletions; the reference does not
@@ -302,6 +308,19 @@ class History:
             run = open_close(connection, business_date=day, calendar=calendar, now=now)
         return self.opened(run)
 
+    def prepare(self, stop_after: int | None = None) -> None:
+        """Count in advance what there is of the date in progress; with ``stop_after`` it stops after so many pieces."""
+        if self.in_progress is None:
+            return
+        day, calendar = self.in_progress
+        self.books.fill_part()
+        report = SILENT if stop_after is None else stopping_after(stop_after)
+        with suppress(NothingToPrepare, Interrupted):
+            prepare_close(
+                self.books.engine, calendar=calendar, now=calendar.opens_at(day) + timedelta(hours=14), report=report,
+                writers_seconds=0,
+            )  # fmt: skip
+
     def interim(self, day: date, calendar: BusinessCalendar) -> None:
         now = calendar.opens_at(day) + timedelta(hours=13)
         with self.books.engine.begin() as connection:
@@ -310,8 +329,8 @@ class History:
             self.finish(self.opened(run))
 
 
-def interrupt(books: Books, run: Run, steps: int) -> bool:
-    """Work on a run until it has reported so many steps; whether it was stopped before its end."""
+def stopping_after(steps: int) -> Report:
+    """Stops what reports to it, once it has reported so many steps."""
     left = steps
 
     def stop(step: str, key: int | None) -> None:
@@ -322,8 +341,13 @@ def interrupt(books: Books, run: Run, steps: int) -> bool:
             raise Interrupted
         left -= 1
 
+    return stop
+
+
+def interrupt(books: Books, run: Run, steps: int) -> bool:
+    """Work on a run until it has reported so many steps; whether it was stopped before its end."""
     try:
-        resume_run(books.engine, run.run_id, batch_size=3, report=stop)
+        resume_run(books.engine, run.run_id, batch_size=3, report=stopping_after(steps))
     except Interrupted:
         return True
     return False
@@ -558,8 +582,12 @@ def test_every_close_counts_what_the_model_says(
 
 def play_nights(history: History, written: list[Any], chance: random.Random) -> None:
     day = START.date()
-    for events, missed, calendar, is_interim_first, abandoned, meanwhile in written:
+    for events, rounds, missed, calendar, is_interim_first, abandoned, meanwhile in written:
+        history.in_progress = (day, calendar)
         history.play(events)
+        for later in rounds:
+            history.prepare()
+            history.play(later)
         if is_interim_first:
             history.interim(day, calendar)
         try:

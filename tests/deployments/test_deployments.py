@@ -46,7 +46,9 @@ def test_schedules_start_outside_the_hours_that_clocks_change_in(deployment: dic
         minutes, hours, *_ = schedule["cron"].split()
         for hour in hours.split(","):
             if hour != "*":
-                assert not 59 <= int(hour) * 60 + int(minutes) <= 181
+                first, _, last = hour.partition("-")
+                for each in range(int(first), int(last or first) + 1):
+                    assert not 59 <= each * 60 + int(minutes) <= 181
             else:
                 assert schedule["active"] is False, (
                     "every hour is an example: nobody waits for the hour that is missing"
@@ -65,7 +67,7 @@ def test_says_what_it_is_and_runs_one_at_a_time(deployment: dict[str, Any]) -> N
 
 def test_only_the_examples_are_switched_off() -> None:
     off = [d["name"] for d in CONFIGURED for schedule in d["schedules"] if schedule.get("active") is False]
-    assert off == ["every-six-hours", "requested"]
+    assert off == ["hourly", "every-six-hours", "requested"]
     assert [d["name"] for d in CONFIGURED if "example" in d["tags"]] == off
     assert len(CONFIGURED) == EXPECTED_DEPLOYMENTS
 
@@ -130,6 +132,7 @@ def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) 
     assert zones == {
         "end-of-day/nightly": ["Europe/Berlin"],
         "notify/log": [],
+        "prepare-close/hourly": ["Europe/Berlin"],
         "reconstruct-balances/ad-hoc": [],
         "reconstruct-balances/discrepancies": [],
         "reconstruct-balances/requested": ["Europe/Berlin"],

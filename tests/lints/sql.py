@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 RATE = ("postings.rate", "postings.legacy_rate")
 #: The rows of a piece: an include of one statement, which is linted with each of its files.
 PIECE_ROWS = ("close.piece_rows", ("close.new_rows", "close.older_rows"))
+#: Whose balances: of a run, or of a preparation.
+BALANCES = ("close.answered_balances", "close.prepared_balances")
 STEP = 4
 #: A placeholder that stands alone on its line; it stands for a list.
 ALONE = re.compile(r"^( *)\{([a-z_]+)\}$", re.MULTILINE)
@@ -35,7 +37,7 @@ def statements() -> list[str]:
     """The names of all whole statements; parts of them are linted where they are included."""
     files = Path(ledger_db.__file__).parent.glob("*/*.sql")
     names = {f"{path.parent.name}.{path.stem}" for path in files}
-    chosen = {"postings.no_rate", "postings.legacy_rate", *PIECE_ROWS[1]}
+    chosen = {"postings.no_rate", "postings.legacy_rate", *PIECE_ROWS[1], BALANCES[1]}
     parts = {part for name in {*names, *PIECE_ROWS[1]} for part in includes(name)} | chosen
     return sorted(names - parts)
 
@@ -44,7 +46,8 @@ def variants(name: str) -> list[tuple[tuple[str, str], ...]]:
     """The ways in which a statement is rendered."""
     if PIECE_ROWS[0] not in includes(name):
         return [(RATE,)]
-    return [(RATE, (PIECE_ROWS[0], rows)) for rows in PIECE_ROWS[1]]
+    every = [(RATE, (PIECE_ROWS[0], rows)) for rows in PIECE_ROWS[1]]
+    return [*every, (*every[0], BALANCES)]
 
 
 def laid_out(name: str, variant: tuple[tuple[str, str], ...] = (RATE,)) -> str:

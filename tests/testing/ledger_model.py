@@ -334,7 +334,8 @@ def _is_released(row: Row, held_at: datetime, anchor: Outcome | None, runs: list
     days = [each.released[row.key] for each in runs if row.key in each.released]
     if any(day <= anchor.run.business_date or held_at < anchor.run.closes_at for day in days):
         return True
-    return _is_in_figures(row, anchor, runs) and not any(row.key in each.settling for each in runs)
+    is_counted = any(row.key in each.counted for each in runs)
+    return is_counted and not any(row.key in each.settling for each in runs)
 
 
 # What the database says -----------------------------------------------------------------------------------------------

@@ -68,6 +68,33 @@ def test_a_snapshot_another_process_is_at_exits_with_3(
     assert "is abandoned" in capsys.readouterr().out
 
 
+def test_the_date_in_progress_is_counted_in_advance(
+    books: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["prepare-close"]) == 0
+    assert capsys.readouterr().out == "the ledger has no close yet\n"
+    books.post(f"""
+        recorded            source  destination  amount
+        {YESTERDAY} 00:01  @world  wallet       1.00 USD
+    """)
+    books.close_day(str(YESTERDAY))
+    books.post(f"""
+        recorded            source  destination  amount
+        {datetime.now(UTC).date()} 00:01  @world  wallet       2.00 USD
+    """)
+    books.fill_part()
+    assert run(["prepare-close"]) == 0
+    assert re.fullmatch(
+        rf"{datetime.now(UTC).date()}: 1 piece counted in advance in \d+\.\d s\n", capsys.readouterr().out
+    )
+    assert [listed["kind"] for listed in json_of(capsys, "runs", "--json")] == ["close"]
+    (prepared,) = json_of(capsys, "runs", "--kind", "preparation", "--json")
+    assert (prepared["status"], prepared["business_date"]) == ("open", str(datetime.now(UTC).date()))
+    assert refusal_of(capsys, "snapshot", "--kind", "preparation")[0] == 2
+    assert run(["abandon", str(prepared["run_id"]), "--yes"]) == 0
+    assert "the next close or snapshot of" in capsys.readouterr().out
+
+
 def test_a_day_that_has_not_ended_is_refused_in_one_line(
     ledger: Ledger, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
