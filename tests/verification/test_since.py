@@ -107,8 +107,12 @@ def test_what_a_base_does_not_hold_is_what_the_model_says(
             history.books.open(name, currency)
         day = START.date()
         try:
-            for events, _, calendar, _, _, meanwhile in written:
+            for events, rounds, _, calendar, _, _, meanwhile in written:
+                history.in_progress = (day, calendar)
                 history.play(events)
+                for later in rounds:
+                    history.prepare()
+                    history.play(later)
                 if history.runs:
                     check_since(history)
                 try:
