@@ -52,6 +52,8 @@ def prepare_close() -> PreparationResult | State[Any]:
                 progress_key=reports.artifact_key("progress", run.kind, run.business_date),
                 description=f"{run.name}: {len(pieces)} pieces",
             )  # fmt: skip
+            if mapped.failures and closing.reload_run(run.run_id).status != "open":
+                return outcomes.nothing_to_do(f"{run.business_date}: its close came first")
             mapped.require_all("the other pieces are kept; the next run counts them", reasons=REASONS_NAMED)
             piece_count += len(pieces)
         if not piece_count:

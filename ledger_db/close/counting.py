@@ -69,9 +69,10 @@ def plan_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list
     """The pieces of a run's rows that are not done, planned by the first call; each of about ``piece_size`` rows.
 
     Raises:
-        RunNotOpen: the run is certified or abandoned.
+        RunNotOpen: the run is certified or abandoned, or is a preparation.
     """
     run = lock_open_run(connection, run_id)
+    require_no_preparation(run)
     if run.planned_at is None:
         parameters = _parameters(connection, run) | {"piece_size": piece_size, "part_mask": 0}
         _plan_older_pieces(connection, parameters)
@@ -104,6 +105,7 @@ def plan_hold_pieces(connection: Connection, run_id: int, *, piece_size: int) ->
         RunNotOpen: the run is certified or abandoned, or some of its rows are not counted.
     """
     run = lock_open_run(connection, run_id)
+    require_no_preparation(run)
     _require_done(connection, run)
     pieces = tables.run_pieces
     planned = exists().where(pieces.c.run_id == run_id, pieces.c.work == "holds")

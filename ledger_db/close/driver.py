@@ -5,12 +5,14 @@ Each step is a database transaction of its own, so a run that is interrupted any
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.close.certification import certify_run, refuse_certification
 from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
@@ -19,8 +21,10 @@ from ledger_db.close.opening import abandon_preparations, open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import PLAN_ROUNDS, ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import NotApproved, NotCertified, RunAtWork
+from ledger_db.errors import NotApproved, NotCertified, RunAtWork, first_line
 from ledger_db.settings import get_settings
+
+logger = logging.getLogger(__name__)
 
 #: Called after each step is committed, with its name and a number: of "opened" the run's id, of "counted" the piece, of
 #: "written" the range's first key, of the others none.
@@ -108,9 +112,18 @@ def resume_run(engine: Engine, run_id: int, *, batch_size: int | None = None, re
             compare_new_chain(connection, run_id)
     certified = _certify(engine, run_id)
     report("certified", None)
-    with engine.begin() as connection:
-        abandon_preparations(connection)
+    if run.kind == "close":
+        _clear_up(engine)
     return CloseResult(certified, written)
+
+
+def _clear_up(engine: Engine) -> None:
+    """Remove what was counted in advance. What fails changes nothing of the close; the next preparation does it."""
+    try:
+        with engine.begin() as connection:
+            abandon_preparations(connection)
+    except DBAPIError as error:
+        logger.warning("what was counted in advance is not removed yet: %s", first_line(error))
 
 
 def count_rows(engine: Engine, run_id: int, *, piece_size: int | None = None, report: Report = SILENT) -> None:

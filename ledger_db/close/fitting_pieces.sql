@@ -42,6 +42,7 @@ prepared AS MATERIALIZED (
     WHERE closing.run_id = CAST(:run_id AS bigint)
         AND
 -- include is_prepared_for(preparing: preparing; closing: closing)
+        AND pieces.work = 'new'
         AND pieces.done_at IS NOT NULL
         AND pieces.first_key >= CAST(:first_key AS bigint)
         AND pieces.last_key <= CAST(:last_key AS bigint)

@@ -6,6 +6,7 @@ or behind a certified one. Interim runs hang off that chain and nothing is based
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, select, update
@@ -28,6 +29,7 @@ from ledger_db.close.samples import require_same_rows
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import ChainDiffers, Hint, OutOfOrder, PeriodNotEnded
 from ledger_db.server.catalogue import system_identifier
+from ledger_db.server.connections import without_time_limit
 
 ONE_DAY = timedelta(days=1)
 
@@ -239,13 +241,13 @@ def abandon_run(connection: Connection, run_id: int) -> Run:
     return find_run(connection, run_id)
 
 
-def abandon_preparations(connection: Connection) -> None:
-    """Give up the preparations on a close that is not the newest any more. One that somebody is at work on stays."""
+def abandon_preparations(connection: Connection, *, but: Collection[int] = ()) -> None:
+    """Give up all preparations but these. One that somebody is at work on stays for now."""
     runs = tables.runs
-    newest = newest_certified_close(connection)
-    left = select(runs.c.run_id).where(runs.c.kind == "preparation", runs.c.status == "open")
-    if newest is not None:
-        left = left.where(runs.c.base_run_id != newest.run_id)
+    left = select(runs.c.run_id).where(
+        runs.c.kind == "preparation", runs.c.status == "open", runs.c.run_id.not_in(but)
+    )  # fmt: skip
+    without_time_limit(connection)
     for run_id in connection.scalars(left.with_for_update(skip_locked=True)).all():
         abandon_run(connection, run_id)
 

@@ -43,7 +43,9 @@ def prepared_pieces(connection: Connection, run_id: int, *, piece_size: int) -> 
     """What was counted in advance for a close, in key order, in ranges of a like size, each of few pieces' rows."""
     found = [
         PreparedRange(*row)
-        for row in connection.execute(statement(connection, "close.prepared_pieces"), {"run_id": run_id})
+        for row in connection.execute(
+            statement(connection, "close.prepared_pieces"), {"run_id": run_id, "piece_size": piece_size}
+        )
     ]
     row_count = sum(piece.row_count for piece in found)
     range_count = ceil(row_count / (PIECES_PUT_TOGETHER * piece_size)) or 1
@@ -66,7 +68,7 @@ def _and(before: PreparedRange, piece: PreparedRange) -> PreparedRange:
 
 
 def fitting_pieces(connection: Connection, parameters: Mapping[str, Any]) -> list[Part]:
-    """The parts of a close's piece, end to end, neighbours alike put together.
+    """The parts of a close's piece, end to end; neighbours that fit are put together.
 
     ``parameters``: of the close, with ``first_key``, ``last_key`` and ``rules``.
     """
@@ -94,7 +96,7 @@ def _lie_end_to_end(parts: list[Part], first_key: int, last_key: int) -> bool:
 def _put_together(parts: list[Part]) -> Iterator[Part]:
     current = parts[0]
     for part in parts[1:]:
-        if part.fits == current.fits:
+        if part.fits and current.fits:
             current = replace(current, last_key=part.last_key)
         else:
             yield current

@@ -19,7 +19,7 @@ from ledger_db.close import tables
 from ledger_db.close.cluster import serialise_opening
 from ledger_db.close.counting import PART_MASK, Piece, count_piece, plan_preparation, undone_pieces
 from ledger_db.close.driver import SILENT, Report
-from ledger_db.close.opening import abandon_run, come_into_cluster, insert_run, require_whole_chain
+from ledger_db.close.opening import abandon_preparations, come_into_cluster, insert_run, require_whole_chain
 from ledger_db.close.runs import Run, all_runs, first_run, newest_certified_close, select_runs
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.metadata import Xid8
@@ -91,9 +91,8 @@ def open_preparation(
     base = _require_base(connection, business_date)
     require_whole_chain(connection)
     closes_at = calendar.closes_at(business_date)
-    kept, others = _open_preparations(connection, base, business_date, closes_at, calendar)
-    for run in others:
-        abandon_run(connection, run.run_id)
+    kept = _preparations(connection, base, business_date, closes_at, calendar)
+    abandon_preparations(connection, but=[run.run_id for run in kept])
     after_key = max([base.max_transaction_key, *(run.max_transaction_key for run in kept)])
     up_to_key = _last_whole_part(reached)
     if up_to_key is not None and up_to_key > after_key:
@@ -158,20 +157,21 @@ def _require_base(connection: Connection, business_date: date) -> Run:
     return base
 
 
-def _open_preparations(
+def _preparations(
     connection: Connection, base: Run, business_date: date, closes_at: datetime, calendar: BusinessCalendar
-) -> tuple[list[Run], list[Run]]:
-    """Those of a date on its base, oldest first, and all others."""
+) -> list[Run]:
+    """The preparations of a date on its base, oldest first."""
     runs = tables.runs
-    query = select_runs().where(runs.c.kind == "preparation", runs.c.status == "open").order_by(runs.c.run_id)
-    found = all_runs(connection, query)
-    wanted = (base.run_id, business_date, closes_at, calendar.zone.key, calendar.cut_off)
-    kept = [
-        run
-        for run in found
-        if (run.base_run_id, run.business_date, run.closes_at, run.time_zone, run.cut_off) == wanted
-    ]
-    return kept, [run for run in found if run not in kept]
+    query = select_runs().where(
+        runs.c.kind == "preparation",
+        runs.c.status == "open",
+        runs.c.base_run_id == base.run_id,
+        runs.c.business_date == business_date,
+        runs.c.closes_at == closes_at,
+        runs.c.time_zone == calendar.zone.key,
+        runs.c.cut_off == calendar.cut_off,
+    )
+    return all_runs(connection, query.order_by(runs.c.run_id))
 
 
 def _last_whole_part(reached: Reached) -> int | None:

@@ -3,8 +3,8 @@
 hash_record_extended(
     row(
         {row}.row_hash, {row}.counts, {row}.settles, {row}.exception, {row}.posted,
-        {row}.own_hold, {row}.rate, {row}.effective_at, {row}.hold_effective_at,
-        {row}.lacks_parent
+        {row}.own_hold, {row}.rate, {row}.rate < 0, {row}.effective_at,
+        {row}.hold_effective_at, {row}.lacks_parent
     ),
     0
 )

@@ -10,6 +10,7 @@ WITH taken AS MATERIALIZED (
     WHERE closing.run_id = CAST(:run_id AS bigint)
         AND
 -- include is_prepared_for(preparing: preparing; closing: closing)
+        AND pieces.work = 'new'
         AND pieces.done_at IS NOT NULL
         AND pieces.first_key >= CAST(:first_key AS bigint)
         AND pieces.last_key <= CAST(:last_key AS bigint)
@@ -23,7 +24,7 @@ whole AS MATERIALIZED (  -- one row, or none
     FROM taken
     HAVING range_agg(int8range(first_key, last_key, '[]'))
         = int8multirange(int8range(CAST(:first_key AS bigint), CAST(:last_key AS bigint), '[]'))
-        AND sum(last_key - first_key + 1) = CAST(:last_key AS bigint) - CAST(:first_key AS bigint) + 1
+        AND sum(CAST(last_key AS numeric) - first_key + 1) = CAST(:last_key AS numeric) - CAST(:first_key AS bigint) + 1
 ),
 
 written_activity AS (

@@ -314,6 +314,8 @@ class History:
             return
         day, calendar = self.in_progress
         self.books.fill_part()
+        taken = {key for (key,) in self.books.rows("SELECT id FROM blnk.transactions")}
+        self.explicit = [key for key in self.explicit if key not in taken]
         report = SILENT if stop_after is None else stopping_after(stop_after)
         with suppress(NothingToPrepare, Interrupted):
             prepare_close(
@@ -585,9 +587,11 @@ def play_nights(history: History, written: list[Any], chance: random.Random) -> 
     for events, rounds, missed, calendar, is_interim_first, abandoned, meanwhile in written:
         history.in_progress = (day, calendar)
         history.play(events)
-        for later in rounds:
+        for number, later in enumerate(rounds):
             history.prepare()
             history.play(later)
+            if is_interim_first and number == 0:
+                history.interim(day, calendar)
         if is_interim_first:
             history.interim(day, calendar)
         try:

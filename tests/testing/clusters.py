@@ -1,0 +1,140 @@
+"""PostgreSQL clusters of a test's own, of any version that is there: made, dumped, upgraded."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL
+
+from ledger_db.server import embedded
+from ledger_db.server.connections import make_engine
+from ledger_db.settings import Settings
+from tests.testing.books import Ledger
+
+DATABASE = "ledger"
+#: The program folders of each version: the wheel's two, and those of Debian's packages where they are.
+VERSIONS = {
+    15: Path("/usr/lib/postgresql/15/bin"),
+    16: embedded.binaries().parents[1] / "pginstall" / "bin",
+    18: embedded.binaries(),
+}
+
+
+def versions_to_come_from() -> list[int]:
+    """The older versions whose programs are on this machine."""
+    return [version for version, programs in VERSIONS.items() if version < 18 and (programs / "initdb").exists()]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster in a folder, with a socket there and no port."""
+
+    version: int
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """Its data folder."""
+        return self.folder / "data"
+
+    def program(self, name: str) -> str:
+        """The path of one of its version's programs."""
+        return str(VERSIONS[self.version] / name)
+
+    @classmethod
+    def make(cls, version: int, folder: Path) -> Cluster:
+        """A new cluster that does not run."""
+        folder.mkdir(mode=0o755)
+        if os.geteuid() == 0:
+            os.chown(folder, *_service_user())
+        cluster = cls(version, folder)
+        cluster.run(
+            "initdb", "-D", str(cluster.data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C",
+            "--no-sync", *(("--no-data-checksums",) if version >= 18 else ()),
+        )  # fmt: skip
+        with (cluster.data / "postgresql.conf").open("a") as configuration:
+            configuration.write(f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nfsync = off\n")
+        return cluster
+
+    def run(self, name: str, *arguments: str, stdin: str | None = None) -> str:
+        """Run one of its programs as the user that owns the cluster; returns what it printed."""
+        user = embedded.SERVICE_USER if os.geteuid() == 0 else None
+        finished = subprocess.run(
+            [self.program(name), *arguments],
+            input=stdin, capture_output=True, text=True, cwd=self.folder, check=False,
+            env={key: value for key, value in os.environ.items() if not key.startswith("PG")} | {"LC_ALL": "C"},
+            user=user, group=_service_user()[1] if user else None, extra_groups=[] if user else None,
+        )  # fmt: skip
+        assert finished.returncode == 0, f"{name}: {finished.stdout[-3000:]}{finished.stderr[-3000:]}"
+        return finished.stdout
+
+    @contextmanager
+    def running(self) -> Iterator[URL]:
+        """Its server, while the block lasts; yields the URL of the database for the ledger, which is there then."""
+        log = str(self.folder / "server.log")
+        self.run("pg_ctl", "start", "-D", str(self.data), "-l", log, "-w", "-s")
+        try:
+            known = self._psql("postgres", f"SELECT count(*) FROM pg_database WHERE datname = '{DATABASE}'")
+            if known.strip() == "0":
+                self._psql("postgres", f"CREATE DATABASE {DATABASE}")
+            yield URL.create(
+                "postgresql+psycopg", username="postgres", database=DATABASE, query={"host": str(self.folder)}
+            )
+        finally:
+            self.run("pg_ctl", "stop", "-D", str(self.data), "-m", "fast", "-w", "-s")
+
+    def without_column_versions(self) -> None:
+        """Remove what Debian's newest 15 notes of columns: the wheel's 18 is of an earlier date and refuses it."""
+        self._psql(
+            DATABASE,
+            "SET allow_system_table_mods = on; "
+            "UPDATE pg_attribute SET attoptions = NULL WHERE CAST(attoptions AS text) LIKE '%pg_attver%'",
+        )
+
+    def dump(self, programs: Cluster) -> str:
+        """The ledger's database as SQL, by another version's program."""
+        return programs.run("pg_dump", "-h", str(self.folder), "-U", "postgres", DATABASE)
+
+    def load(self, dumped: str) -> None:
+        """Run SQL in the ledger's database; the first error ends it."""
+        self.run(
+            "psql", "-h", str(self.folder), "-U", "postgres", "-d", DATABASE, "-v", "ON_ERROR_STOP=1", "-q", "-X",
+            stdin=dumped,
+        )  # fmt: skip
+
+    def upgrade_from(self, older: Cluster) -> None:
+        """``pg_upgrade``; neither of them runs."""
+        self.run(
+            "pg_upgrade", "-b", str(VERSIONS[older.version]), "-B", str(VERSIONS[self.version]), "-d", str(older.data),
+            "-D", str(self.data), "-U", "postgres", "-s", str(self.folder),
+        )  # fmt: skip
+
+    def _psql(self, database: str, statement: str) -> str:
+        return self.run("psql", "-h", str(self.folder), "-U", "postgres", "-d", database, "-A", "-t", "-c", statement)
+
+
+@contextmanager
+def ledger_on(url: URL) -> Iterator[Ledger]:
+    """A ledger's engine while the block lasts."""
+    engine = make_engine(url, settings=Settings(_env_file=None))
+    try:
+        yield Ledger(url, engine)
+    finally:
+        engine.dispose()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder of clusters."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _service_user() -> tuple[int, int]:
+    entry = pwd.getpwnam(embedded.SERVICE_USER)
+    return entry.pw_uid, entry.pw_gid
