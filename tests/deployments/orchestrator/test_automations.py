@@ -35,7 +35,7 @@ from prefect.utilities.callables import parameter_schema
 
 from deployments.cli import run
 from deployments.orchestrator.automations import LOG_DEPLOYMENT, REVIEW_DEPLOYMENT, WATCHED_FLOWS, declarations
-from deployments.orchestrator.server import environment, local_server, prefect_folder
+from deployments.orchestrator.server import SERVER_SETTINGS, environment, local_server, prefect_folder
 from deployments.orchestrator.serving import install_automations, prefect_yaml
 from ledger_db.settings import Settings, get_settings
 from tests.testing import PROJECT
@@ -100,9 +100,10 @@ class Server:
             found.setdefault(each.parameters["subject"], []).append(each)
         return found
 
-    def log_tail(self) -> str:
-        """The last lines that the server logged."""
-        return self.log.read_text()[-5000:]
+    def logged_of(self, flow_run_id: UUID) -> list[str]:
+        """What the server logged of a flow run, and its warnings: which triggers each event of it reached."""
+        wanted = (str(flow_run_id), "WARNING", "ERROR", "Traceback", "Error")
+        return [line for line in self.log.read_text().splitlines() if any(each in line for each in wanted)]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         asked = {"filter": {"event": {"name": [name]}, "order": "ASC"}, "limit": 50}
@@ -153,6 +154,7 @@ def throwaway_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _server(tmp_path_factory: pytest.TempPathFactory, throwaway_folder: Path) -> Iterator[Server]:
     settings = Settings(_env_file=None, data_folder=tmp_path_factory.mktemp("data"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SERVER_SETTINGS, "PREFECT_SERVER_LOGGING_LEVEL", "INFO")
         patch.setenv("PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY", "PT1S")
         patch.setenv("PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS", "1")
         patch.setenv("PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS", "1")
@@ -453,7 +455,7 @@ def test_a_night_with_everything_in_it(
             set(server.notified()),
             server.client.read_flow_run(dying.id).state,
             server.told_of(dying.id),
-            server.log_tail(),
+            server.logged_of(dying.id),
         ],
     )
     notified = server.notified()
