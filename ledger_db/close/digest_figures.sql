@@ -1,19 +1,8 @@
--- The SHA-256 of what a run stored besides its snapshots, for each subject: activity, exceptions, totals, keys, pieces,
--- the balances that it captured first, and the new chain that it begins, with its approval. A line says all of a row,
--- in a text that no two rows share.
+-- The SHA-256 of what a run stored besides its snapshots and its activity, for each subject: exceptions, totals, keys,
+-- pieces, the balances that it captured first, and the new chain that it begins, with its approval. A line says all
+-- of a row, in a text that no two rows share.
 -- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows.
 WITH lines AS (
-    SELECT
-        'activity' AS subject,
-        balance_key >> 10 AS part,
-        CAST(row(
-            balance_key, effective_date - date '2000-01-01', piece, is_late, posting_count, trim_scale(credit_balance),
-            trim_scale(debit_balance), trim_scale(inflight_credit_balance), trim_scale(inflight_debit_balance),
-            last_transaction_key
-        ) AS text) AS line
-    FROM ledger_eod.activity
-    WHERE run_id = CAST(:run_id AS bigint)
-    UNION ALL
     SELECT
         'exceptions' AS subject,
         transaction_key >> 10 AS part,

@@ -6,16 +6,51 @@ added or removed by somebody who may switch triggers off.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from hashlib import sha256
+from math import ceil
+from typing import Final
+
+from sqlalchemy import Connection, func, insert, select
 
 from ledger_db.close import tables
 from ledger_db.postings.rules import statement
+
+#: A part is 1,024 balance keys.
+PART_BITS: Final = 10
+#: About so many rows of activity are digested in one statement.
+ROWS_AT_ONCE: Final = 500_000
 
 
 def digest_figures(connection: Connection, run_id: int) -> dict[str, str]:
     """What a run has stored, as it is now: a digest for each subject that has rows."""
     rows = connection.execute(statement(connection, "close.digest_figures"), {"run_id": run_id})
-    return {row.subject: row.digest for row in rows}
+    digests = {row.subject: row.digest for row in rows}
+    activity = _digest_activity(connection, run_id)
+    return digests if activity is None else digests | {"activity": activity}
+
+
+def _digest_activity(connection: Connection, run_id: int) -> str | None:
+    """The SHA-256 of the digests of parts, range by range, so that no statement is long; None without activity."""
+    activity = tables.activity
+    first, last, row_count = connection.execute(
+        select(func.min(activity.c.balance_key), func.max(activity.c.balance_key), func.count()).where(
+            activity.c.run_id == run_id
+        )
+    ).one()
+    if not row_count:
+        return None
+    first_part, last_part = first >> PART_BITS, last >> PART_BITS
+    step = ceil((last_part - first_part + 1) / ceil(row_count / ROWS_AT_ONCE))
+    digest = sha256()
+    for part in range(first_part, last_part + 1, step):
+        keys = {
+            "first_key": part << PART_BITS, "last_key": (min(part + step, last_part + 1) << PART_BITS) - 1,
+        }  # fmt: skip
+        for (digest_of_part,) in connection.execute(
+            statement(connection, "close.digest_activity"), {"run_id": run_id, **keys}
+        ):
+            digest.update(digest_of_part)
+    return digest.hexdigest()
 
 
 def store_figure_digests(connection: Connection, run_id: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
+from ledger_db.close import figure_digests
 from ledger_db.core.amounts import plain
 from tests.testing.books import Books, unguarded
 from tests.testing.verifications import verify
@@ -40,6 +42,33 @@ def test_nothing_is_found_on_figures_as_they_were_stored(closed: Books) -> None:
         )
         for subject in subjects
     ]
+
+
+def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):  # in four parts of 1,024 keys, with gaps
+        books.open(f"w{number}")
+        books.execute("SELECT setval('blnk.balances_id_seq', :key)", key=(number // 2) * 3000 + number + 10)
+    books.execute(
+        "INSERT INTO blnk.transactions (transaction_id, source, destination, precise_amount, status, created_at) "
+        "SELECT 'txn_' || n, 'bln_w0', 'bln_w' || n, 100, 'APPLIED', '2026-01-30 09:00' FROM generate_series(1, 5) AS n"
+    )
+    run = books.close_day("2026-01-30")
+    with books.engine.connect() as connection:
+        at_once = figure_digests.digest_figures(connection, run.run_id)
+        for rows_at_once in (1, 2, 3):
+            monkeypatch.setattr(figure_digests, "ROWS_AT_ONCE", rows_at_once)
+            assert figure_digests.digest_figures(connection, run.run_id) == at_once
+        # as one statement says it, and as closes before this one stored it
+        assert at_once["activity"] == connection.scalar(
+            text(
+                "SELECT encode(sha256(string_agg(digest, CAST('' AS bytea) ORDER BY part)), 'hex') FROM ("
+                "SELECT balance_key >> 10 AS part, sha256(convert_to(string_agg(CAST(row("
+                "balance_key, effective_date - date '2000-01-01', piece, is_late, posting_count, "
+                "trim_scale(credit_balance), trim_scale(debit_balance), trim_scale(inflight_credit_balance), "
+                "trim_scale(inflight_debit_balance), last_transaction_key) AS text), '' ORDER BY balance_key), "
+                "'UTF8')) AS digest FROM ledger_eod.activity GROUP BY 1) AS parts"
+            )
+        )
 
 
 @pytest.mark.parametrize(
