@@ -43,6 +43,7 @@ from tests.testing.books import Books
 
 NAMES = [declaration.name for declaration in declarations(Settings(_env_file=None))]
 SHORT = timedelta(seconds=10)
+LOADED_SECONDS = 6  # Prefect's server looks every five seconds whether it has loaded all automations
 SHORT_SETTINGS = {
     "LEDGER_END_OF_DAY_EXPECTED_SECONDS": str(SHORT.seconds),
     "LEDGER_LATE_RUN_SECONDS": "10",
@@ -416,6 +417,7 @@ def test_a_night_with_everything_in_it(
     with _night(server, books) as night:
         _eventually(lambda: server.events("ledger-eod.verification.clean") or night.poll())
         _install(capsys)
+        time.sleep(LOADED_SECONDS)
         dying = server.client.create_flow_run_from_deployment(server.review_deployment, name="dying")
         server.client.create_flow_run_from_deployment(server.review_deployment, name="nobody-takes-it")
         with server.executing(dying.id, throwaway_folder):
