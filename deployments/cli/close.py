@@ -126,6 +126,25 @@ def abandon(
         out.print(f"{run.name} is {run.status}: there is nothing to abandon")
 
 
+def digest_closes() -> None:
+    """Digest the rows of closes from before version 0007 of the schema anew, so that no edit of them can be hidden.
+
+    Only where their rows are still those of the checksums that they stored; the others are named, and exit code 1.
+    """
+    from ledger_db.close.later_digests import Fate, digest_old_closes
+
+    out = console.out()
+    with console.err().status("digesting old closes"):
+        found = digest_old_closes(migrated_ledger())
+    if not found:
+        out.print("no close is that old")
+    for fate, closes in found.items():
+        dates = f"{closes[0].business_date}" + (f" to {closes[-1].business_date}" if len(closes) > 1 else "")
+        out.print(f"{len(closes)} {'close' if len(closes) == 1 else 'closes'} ({dates}) {fate}")
+    if Fate.differs in found:
+        raise typer.Exit(ExitCode.FAILED)
+
+
 def new_chain(
     reason: Annotated[str, typer.Option("--reason", help="Why a new chain begins, for the record.")] = "",
     approve: Annotated[

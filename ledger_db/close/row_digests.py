@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from ledger_db.close import tables
 from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
@@ -43,7 +43,15 @@ def digest_rows(connection: Connection, run: Run) -> Digests:
 
 def stored_digests(connection: Connection, run: Run) -> Digests:
     """What a run stored of its rows, by piece and business date."""
-    stored = tables.row_digests
+    return _stored_in(connection, tables.row_digests, run)
+
+
+def later_digests(connection: Connection, run: Run) -> Digests:
+    """What was stored of the rows of an old close since (``later_digests.py``)."""
+    return _stored_in(connection, tables.later_digests, run)
+
+
+def _stored_in(connection: Connection, stored: Table, run: Run) -> Digests:
     rows = connection.execute(
         select(*(stored.c[field.name] for field in fields(RowDigest))).where(stored.c.run_id == run.run_id)
     )
@@ -54,6 +62,8 @@ def digests_then_and_now(connection: Connection, run: Run) -> tuple[Digests, Dig
     """The digests of a close's rows as it stored them, and as the rows are now."""
     if run.planned_at is not None:
         return stored_digests(connection, run), digest_rows(connection, run)
+    if later := later_digests(connection, run):
+        return later, digest_rows(connection, run)
     return _as_digests(stored_checksums(connection, run)), _as_digests(checksum_rows(connection, run))
 
 

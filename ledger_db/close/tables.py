@@ -305,6 +305,21 @@ row_checksums = Table(
     schema=EOD_SCHEMA,
 )
 
+#: The rows of such a close, digested as those of later ones are, where its checksums say that they are the same.
+later_digests = Table(
+    "later_digests",
+    metadata,
+    Column("run_id", BigInteger, ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    Column("piece", Integer, primary_key=True, autoincrement=False),
+    Column("effective_date", Date, primary_key=True),
+    Column("transaction_count", BigInteger, nullable=False),
+    Column("posted_amount", Money, nullable=False),
+    Column("held_amount", Money, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("digested_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    schema=EOD_SCHEMA,
+)
+
 #: For closes that got their keys by migration 0007: the newest one's snapshots minus the sum of the rows that its chain
 #: is then said to have counted. While a chain has differences it is not continued.
 chain_differences = Table(

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ledger_db.attach.migrate import migrate, schema_state
 from ledger_db.close.driver import complete_run
+from ledger_db.close.later_digests import Fate, digest_old_closes
 from ledger_db.close.runs import find_run
 from ledger_db.history.balance_at import balance_at
 from ledger_db.server import embedded
@@ -413,6 +414,49 @@ def test_legacy_rates_and_rows_without_a_whole_amount_are_proved_as_they_were_co
     ]  # fmt: skip
 
 
+def test_old_closes_are_digested_anew_by_one_command(empty_database: Ledger) -> None:
+    books = upgraded(empty_database, "0006")
+    checked = verify(books, "checksums")
+    old = [run_id for (run_id,) in books.rows("SELECT DISTINCT run_id FROM ledger_eod.row_checksums ORDER BY 1")]
+    first = digest_old_closes(books.engine)
+    assert [run.run_id for run in first.pop(Fate.digested)] == [
+        run_id for (run_id,) in books.rows("SELECT DISTINCT run_id FROM ledger_eod.later_digests ORDER BY 1")
+    ]
+    assert books.rows("SELECT count(*) FROM ledger_eod.later_digests") != [(0,)]
+    assert set(first) <= {Fate.no_checksums}
+    again = digest_old_closes(books.engine)
+    assert Fate.digested not in again
+    assert {run.run_id for run in again[Fate.digested_before]} <= set(old)
+    assert [each.evidence for each in verify(books, "checksums").found] == [each.evidence for each in checked.found]
+    # an edit that says the same to a sum of postings is named from now on, as on later closes
+    ((key, day),) = books.rows(
+        "SELECT t.id, k.effective_date FROM ledger_eod.later_digests AS d JOIN ledger_eod.run_keys AS k "
+        "ON k.run_id = d.run_id AND k.key_set = 'counted' AND k.effective_date = d.effective_date "
+        "JOIN blnk.transactions AS t ON k.keys @> CAST(t.id AS bigint) ORDER BY t.id LIMIT 1"
+    )
+    unguarded(books, "blnk.transactions", f"UPDATE blnk.transactions SET reference = 'x' WHERE id = {key}")
+    found = verify(books, "checksums").found
+    assert day in {each.business_date for each in found if each.cause == "row_edited_or_removed"}
+    with pytest.raises(DBAPIError, match="it is evidence"):
+        books.execute("UPDATE ledger_eod.later_digests SET digest = ''")
+    with pytest.raises(DBAPIError, match="it is evidence"):
+        books.execute("DELETE FROM ledger_eod.later_digests")
+
+
+def test_an_old_close_whose_rows_were_changed_is_not_digested_anew(empty_database: Ledger) -> None:
+    books = upgraded(empty_database, "0006")
+    ((run_id, key),) = books.rows(
+        "SELECT k.run_id, t.id FROM ledger_eod.run_keys AS k JOIN ledger_eod.row_checksums AS c "
+        "ON c.run_id = k.run_id AND c.effective_date = k.effective_date "
+        "JOIN blnk.transactions AS t ON k.keys @> CAST(t.id AS bigint) AND t.status = 'APPLIED' "
+        "WHERE k.key_set = 'counted' ORDER BY t.id LIMIT 1"
+    )
+    unguarded(books, "blnk.transactions", f"UPDATE blnk.transactions SET reference = 'x' WHERE id = {key}")
+    found = digest_old_closes(books.engine)
+    assert [run.run_id for run in found[Fate.differs]] == [run_id]
+    assert books.rows("SELECT count(*) FROM ledger_eod.later_digests WHERE run_id = :run", run=run_id) == [(0,)]
+
+
 #: The digest of rows as closes stored it before migration 0012, of a part of at most 1,024 keys.
 ROW_TEXT_DIGEST = """
 UPDATE ledger_eod.row_digests AS stored SET digest = (
@@ -446,7 +490,7 @@ def test_digests_of_rows_are_made_anew_where_the_rows_are_the_same(ledger: Ledge
         "UPDATE blnk.transactions SET created_at = '2026-01-30 09:01' WHERE reference = 'edited'",
     )
     for undone in (  # what came after migration 0012
-        "DROP TABLE ledger_eod.prepared_parts, ledger_eod.prepared_balances",
+        "DROP TABLE ledger_eod.prepared_parts, ledger_eod.prepared_balances, ledger_eod.later_digests",
         "ALTER TABLE ledger_eod.run_pieces DROP COLUMN fingerprint",
         "ALTER FUNCTION ledger_eod.refuse_certified_removal() RENAME TO replaced",
         "UPDATE ledger_eod.schema_version SET version_num = '0011'",

@@ -110,8 +110,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line.split()[0] for line in listed.splitlines() if line.strip()]
     assert commands == [
         "migrate", "generate", "import", "snapshot", "close", "prepare-close", "verify", "discrepancies", "reconstruct",
-        "corrections", "declare-opening", "abandon", "new-chain", "balance-at", "balances", "runs", "deploy", "serve",
-        "doctor", "automations",
+        "corrections", "declare-opening", "abandon", "new-chain", "digest-closes", "balance-at", "balances", "runs",
+        "deploy", "serve", "doctor", "automations",
     ]  # fmt: skip
     for command in commands:
         assert run([command, "--help"]) == 0

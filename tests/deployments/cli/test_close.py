@@ -8,8 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from deployments.cli import run
+from ledger_db.close import later_digests
+from ledger_db.close.later_digests import Fate
 from ledger_db.close.opening import open_interim
-from ledger_db.close.runs import hold_run
+from ledger_db.close.runs import hold_run, list_runs
 from ledger_db.settings import get_settings
 from tests.deployments.cli.commands import JANUARY, json_of, refusal_of
 from tests.testing.books import Books, Ledger, unguarded
@@ -93,6 +95,26 @@ def test_the_date_in_progress_is_counted_in_advance(
     assert refusal_of(capsys, "snapshot", "--kind", "preparation")[0] == 2
     assert run(["abandon", str(prepared["run_id"]), "--yes"]) == 0
     assert "the next close or snapshot of" in capsys.readouterr().out
+
+
+def test_closes_of_this_version_need_no_new_digests(january: Books, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["digest-closes"]) == 0
+    assert capsys.readouterr().out == "no close is that old\n"
+
+
+def test_old_closes_are_digested_anew_or_named(
+    january: Books, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with january.engine.connect() as connection:
+        newest, oldest = list_runs(connection)
+    monkeypatch.setattr(
+        later_digests, "digest_old_closes", lambda _: {Fate.digested: [oldest, newest], Fate.differs: [newest]}
+    )
+    assert run(["digest-closes"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "2 closes (2026-01-05 to 2026-01-06) digested anew",
+        "1 close (2026-01-06) left as it is: its rows are not those of its checksums",
+    ]
 
 
 def test_a_day_that_has_not_ended_is_refused_in_one_line(
