@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from deployments.hints import WORDS, with_hint
 from deployments.orchestrator.server import configured_api_url, running_api_url, shown_url
 from ledger_db.close.runs import Run
-from ledger_db.errors import ConfigurationError, Hint
+from ledger_db.errors import ConfigurationError, Hint, LedgerError
 from ledger_db.server import embedded
 from ledger_db.server.connections import display_url, ledger_engine, reachable
 from ledger_db.settings import Settings
@@ -94,6 +94,7 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
         yield Finding("newest close", "ok", f"{newest.name}, {newest.snapshot_count:,} snapshots")
     else:
         yield Finding("newest close", "missing", "no date is closed yet; ledger-eod close closes the last that ended")
+    yield from _records(connection)
     for run in closes:
         if run.status == "open":
             yield _open_close(run)
@@ -102,6 +103,29 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
             "open interim run", "missing",
             f"{run.name}: {run.refusal or 'unfinished'}, and its day has passed; ledger-eod snapshot --kind interim "
             f"--date {run.business_date} finishes it, ledger-eod abandon {run.run_id} --yes gives it up",
+        )  # fmt: skip
+
+
+def _records(connection: Connection) -> Iterator[Finding]:
+    """Whether the next close could count: rows are of this cluster, and those that were counted have their keys."""
+    from ledger_db.close.cluster import require_own_records
+    from ledger_db.close.later_digests import old_closes
+    from ledger_db.close.opening import require_whole_chain
+    from ledger_db.close.runs import newest_certified_close
+    from ledger_db.close.samples import require_same_rows
+
+    try:
+        require_own_records(connection)
+        require_whole_chain(connection)
+        require_same_rows(connection, newest_certified_close(connection))
+    except LedgerError as error:
+        yield Finding("transactions", "wrong", with_hint(error))
+    else:
+        yield Finding("transactions", "ok", "recorded here, under the keys that closes counted")
+    if old := old_closes(connection):
+        yield Finding(
+            "old closes", "missing",
+            f"{len(old)} have only checksums that can be forged; ledger-eod digest-closes digests their rows anew",
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, exists, select
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
 from ledger_db.close import tables
@@ -51,6 +51,14 @@ def digest_old_closes(engine: Engine, *, report: Report = SILENT) -> dict[Fate, 
             found.setdefault(fate, []).append(run)
             report("digested", run_id)
     return found
+
+
+def old_closes(connection: Connection) -> list[int]:
+    """The closes whose counted rows are known and have checksums, but no digests yet; oldest first."""
+    stored, later = tables.row_checksums, tables.later_digests
+    query = select(stored.c.run_id).where(~exists().where(later.c.run_id == stored.c.run_id)).distinct()
+    undone = set(connection.scalars(query))
+    return [run_id for run_id in closes_to_check(connection) if run_id in undone]
 
 
 def _digest_anew(connection: Connection, run: Run) -> Fate | None:

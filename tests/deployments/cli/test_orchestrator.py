@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -11,13 +12,43 @@ from ledger_db.close.opening import open_interim
 from ledger_db.close.runs import find_run
 from ledger_db.core.calendar import BusinessCalendar
 from tests.deployments.cli.commands import json_of
-from tests.testing.books import Books
+from tests.testing.books import Books, unguarded
+from tests.testing.remade import make_anew, put_back
 
 
 def _left_open(capsys: pytest.CaptureFixture[str]) -> list[str]:
     found = json_of(capsys, "doctor", "--json")
     assert {each["status"] for each in found} <= {"ok", "missing"}
     return [each["detail"] for each in found if each["subject"] == "open interim run"]
+
+
+def _of_transactions(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    code = run(["doctor", "--json"])
+    (found,) = [each for each in json.loads(capsys.readouterr().out) if each["subject"] == "transactions"]
+    assert code == (2 if found["status"] == "wrong" else 0)
+    return found["status"], found["detail"]
+
+
+def test_doctor_says_that_the_next_close_could_not_count(
+    january: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = ("ok", "recorded here, under the keys that closes counted")
+    assert _of_transactions(capsys) == sound
+    ((last,),) = january.rows("SELECT max(id) FROM blnk.transactions")
+    number = "UPDATE blnk.transactions SET recorded_xid = {} WHERE id = {}"
+    unguarded(january, "blnk.transactions", number.format("'900000000'", last))
+    status, detail = _of_transactions(capsys)
+    assert status == "wrong"
+    assert "says it was recorded by database transaction 900000000, which this cluster has not reached" in detail
+    unguarded(january, "blnk.transactions", number.format("NULL", last))
+    assert _of_transactions(capsys) == sound
+    make_anew(january, order="id DESC", keys_start_at="min(id)")
+    status, detail = _of_transactions(capsys)
+    assert status == "wrong"
+    assert "when a close looked at it and is" in detail
+    assert "ledger-eod new-chain begins a new chain of closes" in detail
+    put_back(january)
+    assert _of_transactions(capsys) == sound
 
 
 @pytest.mark.parametrize("finished", [True, False])
