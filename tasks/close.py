@@ -89,15 +89,10 @@ def open_preparation(as_of: datetime) -> Preparation:
     Raises:
         NothingToPrepare: the date before is not closed, or a close is open.
     """
-
-    def under_way() -> bool:
-        with transaction() as connection:
-            return preparing.writers_under_way(connection, reached)
-
     with transaction() as connection:
         require_current(connection)
-        reached = preparing.reached_now(connection)
-    if not preparing.wait_for_writers(under_way):
+    reached, all_ended = preparing.wait_for_writers(transaction)
+    if not all_ended:
         get_run_logger().warning(
             "a transaction has been under way for %s s: what it writes is counted again at the close",
             preparing.WRITERS_SECONDS,

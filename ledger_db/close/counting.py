@@ -77,7 +77,7 @@ def plan_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list
         parameters = _parameters(connection, run) | {"piece_size": piece_size, "part_mask": 0}
         _plan_older_pieces(connection, parameters)
         after_key = parameters["base_max_transaction_key"]
-        for ready in prepared_pieces(connection, run_id, piece_size=piece_size):
+        for ready in prepared_pieces(connection, run, piece_size=piece_size):
             _plan_new_pieces(connection, parameters, after_key=after_key, up_to_key=ready.first_key - 1)
             _plan_prepared_piece(connection, run_id, ready)
             after_key = ready.last_key

@@ -17,7 +17,7 @@ from ledger_db.close.driver import SILENT, Report
 from ledger_db.close.new_chain import chain_was_ended
 from ledger_db.close.row_checksums import checksum_rows, closes_to_check, stored_checksums
 from ledger_db.close.row_digests import digest_rows, later_digests
-from ledger_db.close.runs import Run, find_run
+from ledger_db.close.runs import Run, all_runs, select_runs
 from ledger_db.server.connections import one_snapshot, without_time_limit
 
 
@@ -37,19 +37,18 @@ def digest_old_closes(engine: Engine, *, report: Report = SILENT) -> dict[Fate, 
     Reads the ledger, locks none of it. A second call finds nothing to do.
     """
     found: dict[Fate, list[Run]] = {}
+    runs = tables.runs
     with engine.begin() as connection:
-        run_ids = closes_to_check(connection)
-    for run_id in run_ids:
+        query = select_runs().where(runs.c.run_id.in_(closes_to_check(connection)), runs.c.planned_at.is_(None))
+        of_old_kind = all_runs(connection, query.order_by(runs.c.run_id))
+    for run in of_old_kind:
         with engine.begin() as connection:
             one_snapshot(connection)  # so that the rows that are digested are those that were compared
-            run = find_run(connection, run_id)
-            if run.planned_at is not None:
-                continue
             without_time_limit(connection)
             fate = _digest_anew(connection, run)
         if fate is not None:
             found.setdefault(fate, []).append(run)
-            report("digested", run_id)
+            report("digested", run.run_id)
     return found
 
 

@@ -24,6 +24,7 @@ from ledger_db.close.runs import (
     lock_open_run,
     newest_certified_close,
     select_runs,
+    unfinished_close,
 )
 from ledger_db.close.samples import require_same_rows
 from ledger_db.core.calendar import BusinessCalendar
@@ -121,7 +122,7 @@ def require_in_order(connection: Connection, business_date: date, closes_at: dat
     """
     runs = tables.runs
     closes = select_runs().where(runs.c.kind == "close")
-    unfinished = first_run(connection, closes.where(runs.c.status == "open"))
+    unfinished = unfinished_close(connection)
     if unfinished is not None:
         raise OutOfOrder(
             f"the close of {unfinished.business_date} is not certified yet: finish it before {business_date}"

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from ledger_db.close.runs import Run
 from ledger_db.postings.rules import statement
 
 #: Taking rows over costs less than counting them, and activity that is put together makes certification shorter.
@@ -39,14 +40,13 @@ class Part:
     fits: bool
 
 
-def prepared_pieces(connection: Connection, run_id: int, *, piece_size: int) -> list[PreparedRange]:
+def prepared_pieces(connection: Connection, run: Run, *, piece_size: int) -> list[PreparedRange]:
     """What was counted in advance for a close, in key order, in ranges of a like size, each of few pieces' rows."""
-    found = [
-        PreparedRange(*row)
-        for row in connection.execute(
-            statement(connection, "close.prepared_pieces"), {"run_id": run_id, "piece_size": piece_size}
-        )
-    ]
+    parameters = {
+        "run_id": run.run_id, "max_transaction_key": run.max_transaction_key, "piece_size": piece_size,
+    }  # fmt: skip
+    rows = connection.execute(statement(connection, "close.prepared_pieces"), parameters)
+    found = [PreparedRange(*row) for row in rows]
     row_count = sum(piece.row_count for piece in found)
     range_count = ceil(row_count / (PIECES_PUT_TOGETHER * piece_size)) or 1
     ranges: list[PreparedRange] = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Engine, Text, cast, func, select
@@ -19,17 +20,16 @@ from ledger_db.close import tables
 from ledger_db.close.cluster import serialise_opening
 from ledger_db.close.counting import PART_MASK, Piece, count_piece, plan_preparation, undone_pieces
 from ledger_db.close.driver import SILENT, Report
-from ledger_db.close.opening import abandon_preparations, come_into_cluster, insert_run, require_whole_chain
-from ledger_db.close.runs import Run, all_runs, first_run, newest_certified_close, select_runs
+from ledger_db.close.opening import ONE_DAY, abandon_preparations, come_into_cluster, insert_run, require_whole_chain
+from ledger_db.close.runs import Run, all_runs, newest_certified_close, select_runs, unfinished_close
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.metadata import Xid8
 from ledger_db.errors import NothingToPrepare
 from ledger_db.settings import get_settings
 
-ONE_DAY: Final = timedelta(days=1)
-
 #: How long to wait for transactions under way. A row that is committed after the cut makes its piece be counted again.
 WRITERS_SECONDS: Final = 30.0
+WRITERS_STEP_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -48,30 +48,35 @@ class Preparation:
     work: list[tuple[Run, list[Piece]]]
 
 
-def reached_now(connection: Connection) -> Reached:
-    """How far the ledger is."""
+def wait_for_writers(
+    begin: Callable[[], AbstractContextManager[Connection]], *, seconds: float = WRITERS_SECONDS
+) -> tuple[Reached, bool]:
+    """How far the ledger is, and whether every transaction that may have taken a key by then has ended since.
+
+    ``begin`` begins a database transaction. Waits, but no longer than ``seconds``.
+    """
+    with begin() as connection:
+        reached = _reached_now(connection)
+    deadline = time.monotonic() + seconds
+    while True:
+        with begin() as connection:
+            if not _writers_under_way(connection, reached):
+                return reached, True
+        if time.monotonic() >= deadline:
+            return reached, False
+        time.sleep(WRITERS_STEP_SECONDS)
+
+
+def _reached_now(connection: Connection) -> Reached:
     row = connection.execute(
         select(func.max(transactions.c.id), cast(func.pg_snapshot_xmax(func.pg_current_snapshot()), Text))
     ).one()
     return Reached(*row)
 
 
-def writers_under_way(connection: Connection, reached: Reached) -> bool:
-    """Whether a transaction that may have taken a key by then has not ended."""
+def _writers_under_way(connection: Connection, reached: Reached) -> bool:
     oldest = func.pg_snapshot_xmin(func.pg_current_snapshot())
     return bool(connection.scalar(select(oldest < cast(reached.next_xid, Xid8))))
-
-
-def wait_for_writers(
-    is_under_way: Callable[[], bool], *, seconds: float = WRITERS_SECONDS, step_seconds: float = 0.2
-) -> bool:
-    """Wait until no transaction is under way, but not for ever. Returns whether none is."""
-    deadline = time.monotonic() + seconds
-    while is_under_way():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(step_seconds)
-    return True
 
 
 def open_preparation(
@@ -122,14 +127,7 @@ def prepare_close(
     Raises:
         NothingToPrepare: the date before is not closed, or a close is open.
     """
-
-    def under_way() -> bool:
-        with engine.begin() as connection:
-            return writers_under_way(connection, reached)
-
-    with engine.begin() as connection:
-        reached = reached_now(connection)
-    wait_for_writers(under_way, seconds=writers_seconds)
+    reached, _ = wait_for_writers(engine.begin, seconds=writers_seconds)
     with engine.begin() as connection:
         preparation = open_preparation(
             connection, calendar=calendar or get_settings().calendar, now=now or datetime.now(UTC), reached=reached,
@@ -144,8 +142,7 @@ def prepare_close(
 
 
 def _require_base(connection: Connection, business_date: date) -> Run:
-    runs = tables.runs
-    unfinished = first_run(connection, select_runs().where(runs.c.kind == "close", runs.c.status == "open"))
+    unfinished = unfinished_close(connection)
     if unfinished is not None:
         raise NothingToPrepare(f"the close of {unfinished.business_date} is not certified yet")
     base = newest_certified_close(connection)

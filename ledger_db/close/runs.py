@@ -115,6 +115,12 @@ def stale_interim_runs(connection: Connection, *, before: date) -> list[Run]:
     return all_runs(connection, query.order_by(runs.c.run_id))
 
 
+def unfinished_close(connection: Connection) -> Run | None:
+    """The close that is open; there is one at most."""
+    runs = tables.runs
+    return first_run(connection, select_runs().where(runs.c.kind == "close", runs.c.status == "open"))
+
+
 def newest_certified_close(
     connection: Connection, *, not_after: datetime | None = None, up_to_run_id: int | None = None
 ) -> Run | None:

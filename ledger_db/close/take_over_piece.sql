@@ -4,16 +4,10 @@
 -- Amounts in minor units. Reads no ledger row. Cost: what is stored of these pieces.
 WITH taken AS MATERIALIZED (
     SELECT pieces.*
-    FROM ledger_eod.runs AS closing
-    CROSS JOIN ledger_eod.runs AS preparing
-    INNER JOIN ledger_eod.run_pieces AS pieces ON pieces.run_id = preparing.run_id
-    WHERE closing.run_id = CAST(:run_id AS bigint)
-        AND
--- include is_prepared_for(preparing: preparing; closing: closing)
-        AND pieces.work = 'new'
-        AND pieces.done_at IS NOT NULL
-        AND pieces.first_key >= CAST(:first_key AS bigint)
-        AND pieces.last_key <= CAST(:last_key AS bigint)
+    FROM (
+-- include done_in_advance
+    ) AS pieces
+    WHERE pieces.first_key >= CAST(:first_key AS bigint) AND pieces.last_key <= CAST(:last_key AS bigint)
 ),
 
 whole AS MATERIALIZED (  -- one row, or none

@@ -25,6 +25,7 @@ from ledger_db.close.runs import Run, find_run
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import NothingToPrepare, RunNotOpen
 from ledger_db.settings import get_settings
+from tests.close.test_counting import Interrupted, stopping_after
 from tests.testing import PROJECT
 from tests.testing.books import Books, Ledger
 from tests.testing.ledger_model import keys_in
@@ -302,18 +303,11 @@ def test_an_interim_run_in_between_changes_nothing(books: Books) -> None:
 
 def test_a_balance_that_another_run_captures_meanwhile_is_counted_once(books: Books) -> None:
     """A preparation that found it, planned and uncounted; an interim run that captures it; then the rest is counted."""
-
-    class Stopped(Exception):
-        pass
-
-    def stop(step: str, key: int | None) -> None:
-        raise Stopped
-
     books.post(MORNING)
     books.fill_part()
     books.post(NOON)
-    with pytest.raises(Stopped):
-        prepare(books, "09:00", piece_size=1, report=stop)
+    with pytest.raises(Interrupted):
+        prepare(books, "09:00", piece_size=1, report=stopping_after(0))
     opened = open_interim_at(books, "2026-01-31 10:00")
     assert opened is not None
     prepare(books)
@@ -398,17 +392,11 @@ def test_a_preparation_that_was_given_up_is_not_needed(books: Books) -> None:
 
 
 def test_pieces_that_were_not_counted_are_counted_by_the_next_round_or_the_close(books: Books) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(step: str, key: int | None) -> None:
-        raise Stopped
-
     books.post(MORNING)
     books.fill_part()
     books.post(NOON)
-    with pytest.raises(Stopped):
-        prepare(books, "09:00", piece_size=1, report=stop)
+    with pytest.raises(Interrupted):
+        prepare(books, "09:00", piece_size=1, report=stopping_after(0))
     undone = "SELECT count(*) FROM ledger_eod.run_pieces WHERE done_at IS NULL AND run_id = 2"
     assert books.rows(undone) == [(1,)]
     again = prepare(books)
