@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import correction, counting, growth, history, memory, preparing, snapshot, verification
+from benchmarks import correction, counting, growth, history, memory, preparing, snapshot, verification, years
 
 RESULTS = Path(__file__).parent / "results.json"
-NAMES = ("snapshot", "counting", "preparing", "growth", "history", "memory", "genesis", "since-close", "correction")
+NAMES = (
+    "snapshot", "counting", "preparing", "growth", "history", "years", "memory", "genesis", "since-close", "correction",
+)  # fmt: skip
 
 console = Console()
 
@@ -53,6 +55,11 @@ def main(
             rows = history.measure(
                 balances=1_000_000 // scale, transactions=10_000_000 // scale, calls=2_000 if not small else 200
             )
+        elif name == "years":
+            rows = years.measure(
+                balances=1_000 // min(scale, 10), transactions_per_day=400 // min(scale, 10),
+                years=(1, 10) if not small else (0.1, 0.2), calls=2_000 if not small else 200,
+            )  # fmt: skip
         elif name == "genesis":
             rows = verification.from_genesis(balances=200_000 // scale, transactions=2_000_000 // scale, rounds=rounds)
         elif name == "since-close":

@@ -21,13 +21,16 @@ LIMIT_MS = 5.0
 
 def measure(*, balances: int, transactions: int, calls: int) -> list[dict[str, Any]]:
     """Milliseconds a call at instants between the first close and the end of the ledger; the last day is not closed."""
+    a_day = transactions // DAYS
+    days = DAYS - CLOSES  # before the first close, and its own
     with bench_ledger(
-        "history", balances=balances, transactions=transactions, first_date=FIRST_DATE, days=DAYS
+        "history", balances=balances, transactions=days * a_day, first_date=FIRST_DATE, days=days
     ) as ledger:
-        dates = [FIRST_DATE + timedelta(days=DAYS - 2 - back) for back in reversed(range(CLOSES))]
-        runs = [ledger.close(day) for day in dates]
-        late = transactions // 1000
-        ledger.add_transactions(late, first_date=dates[-1] + timedelta(days=1), days=1)  # known to no run
+        dates = [FIRST_DATE + timedelta(days=days - 1 + number) for number in range(CLOSES)]
+        runs = []
+        for day in dates:
+            runs.append(ledger.close(day))
+            ledger.add_transactions(a_day, first_date=day + timedelta(days=1), days=1)
         ledger.tidy()
         begins = datetime.combine(dates[0] + timedelta(days=1), datetime.min.time(), UTC)
         chance = random.Random(1)

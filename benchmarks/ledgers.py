@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Engine, create_engine, text
 
 from ledger_db.attach.migrate import migrate
-from ledger_db.books.indexes import TRANSACTION_INDEXES
+from ledger_db.books.tables import TRANSACTION_INDEXES
 from ledger_db.close.certification import certify_run
 from ledger_db.close.driver import close_day, count_rows
 from ledger_db.close.opening import open_close
@@ -140,14 +140,14 @@ def bench_ledger(name: str, *, balances: int, transactions: int, first_date: dat
             connection.execute(text(BALANCES), {"balances": balances, "currencies": list(CURRENCIES)})
         with engine.begin() as connection:
             for index in TRANSACTION_INDEXES:
-                connection.execute(text(f"DROP INDEX blnk.{index}"))
+                index.drop(connection)
             connection.execute(text("ALTER TABLE blnk.transactions DISABLE TRIGGER ALL"))
         ledger.add_transactions(transactions, first_date=first_date, days=days)
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("ALTER TABLE blnk.transactions ENABLE TRIGGER ALL"))
-            for index, definition in TRANSACTION_INDEXES.items():
-                connection.execute(text(f"CREATE INDEX {index} ON blnk.transactions {definition}"))
+            for index in TRANSACTION_INDEXES:
+                index.create(connection)
         ledger.tidy()
         yield ledger
     finally:

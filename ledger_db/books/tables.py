@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -23,7 +25,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ledger_db.core.amounts import AMOUNT_COLUMNS
 from ledger_db.core.metadata import LEDGER_SCHEMA, Money, Xid8, metadata, money_columns
-from ledger_db.postings.rules import EFFECTIVE_AT, POSTING_COLUMNS
+from ledger_db.postings.rules import COUNTS, EFFECTIVE_AT
 
 GENERAL_LEDGER_ID = "general_ledger_id"
 
@@ -93,6 +95,27 @@ balances = Table(
     schema=LEDGER_SCHEMA,
 )
 
+_IS_RECORDED: Final = "recorded_xid IS NOT NULL"
+
+#: What this project adds to the ledger's transactions. In a ledger that queues, half of the rows never count: the
+#: indexes by which a balance's rows are found leave them out.
+TRANSACTION_INDEXES: Final = (
+    # older_keys.sql: what was recorded since the base run, to find stragglers among it
+    Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text(_IS_RECORDED)),
+    # balance_at.sql: one balance's postings between two instants
+    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT), postgresql_where=text(COUNTS)),
+    Index("ix_transactions_destination_effective_at", "destination", text(EFFECTIVE_AT), postgresql_where=text(COUNTS)),
+    # balance_at.sql: one balance's postings that were recorded since a run
+    Index(
+        "ix_transactions_source_recorded_xid", "source", "recorded_xid",
+        postgresql_where=text(f"{COUNTS} AND {_IS_RECORDED}"),
+    ),
+    Index(
+        "ix_transactions_destination_recorded_xid", "destination", "recorded_xid",
+        postgresql_where=text(f"{COUNTS} AND {_IS_RECORDED}"),
+    ),
+)  # fmt: skip
+
 transactions = Table(
     "transactions",
     metadata,
@@ -124,19 +147,7 @@ transactions = Table(
         "parent_transaction",
         postgresql_where=text("parent_transaction IS NOT NULL"),
     ),
-    # Ours. older_keys.sql: what was recorded since the base run, to find stragglers among it
-    Index("ix_transactions_recorded_xid", "recorded_xid", postgresql_where=text("recorded_xid IS NOT NULL")),
-    # Ours. balance_at.sql: one balance's postings between two instants, from the index alone
-    Index("ix_transactions_source_effective_at", "source", text(EFFECTIVE_AT), postgresql_include=POSTING_COLUMNS),
-    Index(
-        "ix_transactions_destination_effective_at",
-        "destination",
-        text(EFFECTIVE_AT),
-        postgresql_include=POSTING_COLUMNS,
-    ),
-    # Ours. balance_at.sql: one balance's postings that no run has collected yet
-    Index("ix_transactions_source_recorded_xid", "source", "recorded_xid"),
-    Index("ix_transactions_destination_recorded_xid", "destination", "recorded_xid"),
+    *TRANSACTION_INDEXES,
     schema=LEDGER_SCHEMA,
 )
 

@@ -66,7 +66,8 @@ dated AS MATERIALIZED (
         looked_at.is_small,
         looked_at.hold_effective_at IS NOT NULL AS is_release,
         source.currency <> destination.currency AS is_cross_currency,
-        NULLIF(looked_at.posted, 0) AS posted,
+        CASE WHEN looked_at.is_small THEN CAST(looked_at.posted AS bigint) END AS small_posted,
+        CASE WHEN NOT looked_at.is_small THEN looked_at.posted END AS posted,
         NULLIF(looked_at.own_hold, 0) AS own_hold,
         CASE  -- why it cannot be counted as it stands
             WHEN NOT looked_at.counts THEN NULL
@@ -87,6 +88,18 @@ dated AS MATERIALIZED (
     LEFT JOIN answered AS destination ON destination.balance_id = looked_at.destination
 ),
 
+-- All but rows that only post a small amount, on the date itself, within one currency: few rows.
+remarkable AS MATERIALIZED (
+    SELECT *
+    FROM dated
+    WHERE (
+        is_small
+        AND effective_date = CAST(:on_time_date AS date)
+        AND num_nonnulls(obstacle) < 1
+        AND NOT is_cross_currency
+    ) IS NOT TRUE
+),
+
 -- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
 -- as much when it has nothing to add. num_nonnulls, because the planner takes a condition IS NULL for rare.
 small_sums AS NOT MATERIALIZED (
@@ -102,7 +115,7 @@ small_sums AS NOT MATERIALIZED (
             destination_key AS balance_key,
             effective_date,
             transaction_key,
-            CAST(posted AS bigint) AS credit,
+            small_posted AS credit,
             CAST(NULL AS bigint) AS debit
         FROM dated
         WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
@@ -112,7 +125,7 @@ small_sums AS NOT MATERIALIZED (
             effective_date,
             transaction_key,
             CAST(NULL AS bigint) AS credit,
-            CAST(posted AS bigint) AS debit
+            small_posted AS debit
         FROM dated
         WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
     ) AS sides
@@ -138,8 +151,8 @@ other_sums AS NOT MATERIALIZED (
             CAST(NULL AS numeric) AS debit,
             trunc(own_hold * rate) AS inflight_credit,
             CAST(NULL AS numeric) AS inflight_debit
-        FROM dated
-        WHERE counts AND NOT is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
+        FROM remarkable
+        WHERE counts AND NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
         UNION ALL
         SELECT
             source_key AS balance_key,
@@ -149,8 +162,8 @@ other_sums AS NOT MATERIALIZED (
             trunc(posted) AS debit,
             CAST(NULL AS numeric) AS inflight_credit,
             trunc(own_hold) AS inflight_debit
-        FROM dated
-        WHERE counts AND NOT is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
+        FROM remarkable
+        WHERE counts AND NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
     ) AS sides
     GROUP BY balance_key, effective_date
 ),
@@ -185,9 +198,9 @@ itemised AS MATERIALIZED (  -- what does not count, or does not cancel out withi
         exception,
         obstacle,
         rate,
-        posted,
-        own_hold
-    FROM dated
+        own_hold,
+        COALESCE(posted, small_posted) AS posted
+    FROM remarkable
     WHERE counts
         AND (
             obstacle IS NOT NULL
@@ -195,32 +208,26 @@ itemised AS MATERIALIZED (  -- what does not count, or does not cancel out withi
         )
 ),
 
-parts AS MATERIALIZED (  -- a part is 1,024 keys; pending rows apart
+-- A part is 1,024 keys; pending rows apart. Rows of the date itself are taken apart from the others, too: nearly all
+-- are, and alone they come in the order of their keys, which takes no time to sort.
+parts AS MATERIALIZED (
     SELECT
-        is_pending,
         effective_date,
+        FALSE AS is_pending,
         transaction_key >> 10 AS part,
-        count(*) AS transaction_count,
-        count(*) FILTER (WHERE counts) AS counting_count,
-        sum(posted) AS posted_amount,
-        sum(own_hold) FILTER (WHERE own_hold IS NOT NULL) AS held_amount,
-        range_agg(int8range(transaction_key, transaction_key, '[]')) AS keys,
-        range_agg(int8range(transaction_key, transaction_key, '[]')) FILTER (WHERE is_release AND counts) AS settling,
--- include digest_of_rows
-            AS digest
-    FROM (
-        SELECT
-            transaction_key,
-            counts,
-            posted,
-            own_hold,
-            is_release,
-            row_digest,
-            effective_date,
-            effective_date IS NULL OR obstacle IS NOT NULL AS is_pending
-        FROM dated
-    ) AS placed
-    GROUP BY is_pending, effective_date, transaction_key >> 10
+-- include part_of_rows
+    FROM dated
+    WHERE effective_date = CAST(:on_time_date AS date) AND num_nonnulls(obstacle) < 1
+    GROUP BY effective_date, transaction_key >> 10
+    UNION ALL
+    SELECT
+        effective_date,
+        effective_date IS NULL OR obstacle IS NOT NULL AS is_pending,
+        transaction_key >> 10 AS part,
+-- include part_of_rows
+    FROM remarkable
+    WHERE (effective_date = CAST(:on_time_date AS date) AND obstacle IS NULL) IS NOT TRUE
+    GROUP BY effective_date, effective_date IS NULL OR obstacle IS NOT NULL, transaction_key >> 10
 ),
 
 older AS MATERIALIZED (  -- empty for a piece of new keys

@@ -143,6 +143,7 @@ def count_piece(connection: Connection, run_id: int, piece: int) -> None:
     set_local(connection, "work_mem", WORK_MEM)
     set_local(connection, "jit", "off")
     set_local(connection, "enable_memoize", "off")  # taken for cheaper than a hash of the balances, and is not
+    set_local(connection, "enable_hashagg", "off")  # the same: activity is written in key order
     parameters = _parameters(connection, run) | {
         "piece": piece, "first_key": found.first_key, "last_key": found.last_key,
     }  # fmt: skip

@@ -1,6 +1,6 @@
 -- The SHA-256 of what a run stored besides its snapshots and its activity, for each subject: exceptions, totals, keys,
--- pieces, the balances that it captured first, and the new chain that it begins, with its approval. A line says all
--- of a row, in a text that no two rows share.
+-- pieces, the balances that it captured first, of a close those that other runs since its base captured or found gone,
+-- and the new chain that it begins, with its approval. A line says all of a row, in a text that no two rows share.
 -- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows.
 WITH lines AS (
     SELECT
@@ -45,6 +45,25 @@ WITH lines AS (
         CAST(row(balance_key, balance_id, currency) AS text) AS line
     FROM ledger_eod.captured_balances
     WHERE first_run_id = CAST(:run_id AS bigint)
+    UNION ALL
+    SELECT
+        'balances since the base' AS subject,
+        captured.balance_key >> 10 AS part,
+        CAST(row(
+            captured.balance_key, captured.balance_id, captured.currency, captured.first_run_id,
+            CASE WHEN captured.gone_run_id <= closing.run_id THEN captured.gone_run_id END
+        ) AS text) AS line
+    FROM ledger_eod.runs AS closing
+    INNER JOIN ledger_eod.captured_balances AS captured  -- by runs that were given up, too
+        ON (
+            captured.first_run_id > COALESCE(closing.base_run_id, 0)
+            AND captured.first_run_id < closing.run_id
+        )
+        OR (
+            captured.gone_run_id > COALESCE(closing.base_run_id, 0)
+            AND captured.gone_run_id <= closing.run_id
+        )
+    WHERE closing.run_id = CAST(:run_id AS bigint) AND closing.kind = 'close'
     UNION ALL
     SELECT
         'new chain' AS subject,

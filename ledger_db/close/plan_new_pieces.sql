@@ -1,13 +1,26 @@
--- Divide a range of new keys into pieces of at most piece_size rows each, and one at least. They lie end to end.
+-- Divide a range of new keys into pieces of at most piece_size rows each, and one at least. They lie end to end. More
+-- than one are an even number of a like size, so that two workers are done at the same time.
 -- run_id: the run. after_key, up_to_key: above the former, up to the latter.
 -- part_mask: 1,023 for pieces that end with a part of 1,024 keys, so that they may be a little larger; else 0.
--- Cost: one pass over these keys, by primary key.
-WITH numbered AS (
+-- Cost: two passes over these keys, by primary key.
+WITH present AS (
     SELECT
-        id,
-        (row_number() OVER (ORDER BY id) - 1) / CAST(:piece_size AS bigint) AS part
+        count(*) AS row_count,
+        CASE
+            WHEN count(*) <= CAST(:piece_size AS bigint) THEN 1
+            ELSE 2 * ((count(*) - 1) / (2 * CAST(:piece_size AS bigint)) + 1)
+        END AS piece_count
     FROM blnk.transactions
     WHERE id > CAST(:after_key AS bigint) AND id <= CAST(:up_to_key AS bigint)
+),
+
+numbered AS (
+    SELECT
+        t.id,
+        (row_number() OVER (ORDER BY t.id) - 1) * present.piece_count / present.row_count AS part
+    FROM blnk.transactions AS t
+    CROSS JOIN present
+    WHERE t.id > CAST(:after_key AS bigint) AND t.id <= CAST(:up_to_key AS bigint)
 ),
 
 ends AS (

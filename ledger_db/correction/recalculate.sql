@@ -55,13 +55,15 @@ snapshot AS (
     WHERE snapshots.business_date = CAST(:base_business_date AS date) AND snapshots.kind = 'close'
 ),
 
-recorded AS NOT MATERIALIZED (  -- the balance's rows, at or below the base's highest key
+recorded AS NOT MATERIALIZED (  -- the balance's rows that count, at or below the base's highest key
     SELECT
         t.id AS transaction_key,
         t.recorded_xid
     FROM blnk.transactions AS t
     WHERE (t.source = CAST(:balance_id AS text) OR t.destination = CAST(:balance_id AS text))
         AND t.id <= CAST(:base_max_transaction_key AS bigint)
+        AND
+-- include postings.counts(status: t.status)
 ),
 
 -- Keys at or below the base's highest that its chain has not counted, as close.older_keys has them: pending ones of all

@@ -23,12 +23,8 @@ SETTLING: Final[tuple[SettlingStatus, ...]] = ("APPLIED", "VOID")
 #: When a posting counts. ``postings.sql`` and the indexes over transactions use exactly this expression.
 EFFECTIVE_AT: Final = "(COALESCE(effective_date, created_at) AT TIME ZONE 'UTC')"
 
-#: What the posting rules read of a row besides its balance, so that one balance's postings come from the index alone;
-#: with these, the columns of the instant and whether it was known. An old installation's ``rate`` is read from the row.
-POSTING_COLUMNS: Final = (
-    "recorded_xid", "effective_date", "created_at", "precision", "precise_amount", "amount", "status",
-    "parent_transaction",
-)  # fmt: skip
+#: Whether a transaction counts: as in ``counts.sql``, and in the indexes that leave out the others.
+COUNTS: Final = "(COALESCE(status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED'))"
 
 _RATE: Final = "postings.rate"
 _RATE_KNOWN_IN: Final = "ledger_eod_legacy_rate"

@@ -19,8 +19,8 @@ import ledger_db.attach
 from ledger_db.attach.migrate import head, migrate, require_current, schema_state
 from ledger_db.attach.schema import metadata
 from ledger_db.books import accounts, recording
-from ledger_db.books.indexes import TRANSACTION_INDEXES
 from ledger_db.books.recording import Movement
+from ledger_db.books.tables import TRANSACTION_INDEXES
 from ledger_db.close.snapshots import write_snapshot_batch
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.core.metadata import EOD_SCHEMA, PgSnapshot, Xid8
@@ -201,7 +201,7 @@ def test_state_shows_how_far_a_database_is_migrated(empty_database: Ledger, ledg
 
 
 def test_index_that_a_killed_migration_left_incomplete_is_built_again(books: Books) -> None:
-    name = next(iter(TRANSACTION_INDEXES))
+    name = TRANSACTION_INDEXES[0].name
     books.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(:name)", name=f"blnk.{name}")
     books.execute("DROP SCHEMA ledger_eod CASCADE")
     books.execute("CREATE SCHEMA ledger_eod")
@@ -238,7 +238,7 @@ def test_adopting_rewrites_no_row_and_leaves_old_rows_recorded_before(old_blnk: 
     assert old_blnk.rows("SELECT t.* FROM blnk.transactions AS t") == [(*rows[0], None)]
     assert {name for (name,) in old_blnk.rows(
         "SELECT indexname FROM pg_indexes WHERE schemaname = 'blnk' AND indexname LIKE 'ix\\_%'"
-    )} == set(TRANSACTION_INDEXES)  # fmt: skip
+    )} == {index.name for index in TRANSACTION_INDEXES}  # fmt: skip
 
 
 def test_rows_recorded_after_adoption_carry_their_database_transaction(old_blnk: Books) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from ledger_db.attach.migrate import migrate, schema_state
 from ledger_db.close.driver import complete_run
 from ledger_db.close.later_digests import Fate, digest_old_closes, old_closes
+from ledger_db.close.opening import abandon_run
 from ledger_db.close.runs import find_run
 from ledger_db.history.balance_at import balance_at
 from ledger_db.server import embedded
@@ -509,3 +510,22 @@ def test_digests_of_rows_are_made_anew_where_the_rows_are_the_same(ledger: Ledge
     assert {each.business_date for each in verify(books, "checksums").found} == {date(2026, 1, 30)}
     with pytest.raises(DBAPIError, match="it is evidence"):
         books.execute("UPDATE ledger_eod.row_digests SET digest = ''")
+
+
+def test_balances_that_others_captured_are_digested_as_they_are_found(ledger: Ledger) -> None:
+    books = Books(ledger)
+    books.open("wallet")
+    books.close_day("2026-01-29")
+    books.open("visitor")
+    with books.engine.begin() as connection:
+        abandon_run(connection, books.open_day("2026-01-30").run_id)
+    run = books.close_day("2026-01-30")
+    ours = "FROM ledger_eod.figure_digests WHERE subject = 'balances since the base'"
+    made = books.rows(f"SELECT run_id, digest {ours}")
+    assert [run_id for run_id, _ in made] == [run.run_id]
+    unguarded(books, "ledger_eod.figure_digests", f"DELETE {ours}")
+    books.execute("UPDATE ledger_eod.schema_version SET version_num = '0014'")
+    migrate(ledger.engine)
+    assert books.rows(f"SELECT run_id, digest {ours}") == made
+    with pytest.raises(DBAPIError, match="takes no more rows"):
+        books.execute(f"INSERT INTO ledger_eod.figure_digests SELECT run_id, 'another', digest {ours}")

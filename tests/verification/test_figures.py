@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from ledger_db.close import figure_digests
+from ledger_db.close.opening import abandon_run
 from ledger_db.core.amounts import plain
 from tests.testing.books import Books, unguarded
 from tests.testing.verifications import verify
@@ -99,6 +100,11 @@ def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, mon
             "UPDATE ledger_eod.captured_balances SET first_run_id = 2 WHERE balance_id = 'bln_wallet'",
             "2026-01-30", "captured balances",
         ),
+        (
+            "captured_balances",
+            "UPDATE ledger_eod.captured_balances SET gone_run_id = 2 WHERE balance_id = 'bln_wallet'",
+            "2026-01-31", "balances since the base",
+        ),
         ("run_pieces", "UPDATE ledger_eod.run_pieces SET counted_count = 1 WHERE run_id = 1", "2026-01-30", "pieces"),
         (
             "figure_digests",
@@ -113,6 +119,43 @@ def test_an_altered_figure_is_named(closed: Books, table: str, statement: str, d
     assert (str(found[0].business_date), found[0].cause, found[0].evidence[subject]) == (
         date, "row_edited_or_removed", "altered",
     )  # fmt: skip
+
+
+CAPTURED_BY_OTHERS = "UPDATE ledger_eod.captured_balances SET {} WHERE balance_id = 'bln_{}'"
+
+
+def test_balances_that_a_run_captured_that_was_given_up_are_covered_by_the_next_close(closed: Books) -> None:
+    """The abandoned run is in no chain; what it captured is answered for all the same."""
+    closed.execute("ALTER TABLE blnk.balances DISABLE TRIGGER USER")
+    closed.open("idle")
+    closed.close_day("2026-02-01")
+    closed.open("visitor")
+    closed.execute("DELETE FROM blnk.balances WHERE balance_id = 'bln_idle'")
+    with closed.engine.begin() as connection:
+        abandon_run(connection, closed.open_day("2026-02-02").run_id)
+    closed.open("late visitor")
+    run = closed.close_day("2026-02-02")
+    closed.open("newest")
+    closed.close_day("2026-02-03")
+    assert closed.rows(
+        "SELECT balance_id, first_run_id, gone_run_id FROM ledger_eod.captured_balances WHERE first_run_id > 2 "
+        "ORDER BY balance_key"
+    ) == [("bln_idle", 3, 4), ("bln_visitor", 4, None), ("bln_late visitor", 5, None), ("bln_newest", 6, None)]
+    assert verify(closed, "checksums").findings == []
+    for name, change, back in (
+        ("visitor", "currency = 'EUR'", "currency = 'USD'"),
+        ("visitor", "first_run_id = 3", "first_run_id = 4"),
+        ("visitor", "gone_run_id = 5", "gone_run_id = NULL"),
+        ("idle", "gone_run_id = NULL", "gone_run_id = 4"),
+        ("idle", "gone_run_id = 6", "gone_run_id = 4"),
+    ):
+        unguarded(closed, "ledger_eod.captured_balances", CAPTURED_BY_OTHERS.format(change, name))
+        found = verify(closed, "checksums").findings
+        assert (run.run_id, "altered") in [
+            (each.evidence["run_id"], each.evidence.get("balances since the base")) for each in found
+        ], (name, change)
+        unguarded(closed, "ledger_eod.captured_balances", CAPTURED_BY_OTHERS.format(back, name))
+        assert verify(closed, "checksums").findings == []
 
 
 def test_an_altered_late_arrival_is_named_with_its_balance_and_the_snapshots_are_not_accused(closed: Books) -> None:

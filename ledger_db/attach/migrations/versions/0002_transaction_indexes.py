@@ -7,17 +7,18 @@ revision = "0002"
 down_revision = "0001"
 
 EFFECTIVE_AT = "((COALESCE(effective_date, created_at) AT TIME ZONE 'UTC'))"
-POSTING = (
-    "INCLUDE (recorded_xid, effective_date, created_at, precision, precise_amount, amount, status, parent_transaction)"
-)
+COUNTS = "COALESCE(status, '') NOT IN ('QUEUED', 'SCHEDULED', 'REJECTED')"
 
 INDEXES = {
     "ix_transactions_effective_at": f"({EFFECTIVE_AT})",
     "ix_transactions_recorded_xid": "(recorded_xid) WHERE recorded_xid IS NOT NULL",
-    "ix_transactions_source_effective_at": f"(source, {EFFECTIVE_AT}) {POSTING}",
-    "ix_transactions_destination_effective_at": f"(destination, {EFFECTIVE_AT}) {POSTING}",
-    "ix_transactions_source_recorded_xid": "(source, recorded_xid)",
-    "ix_transactions_destination_recorded_xid": "(destination, recorded_xid)",
+    # As migration 0016 leaves them in a database that is older than it.
+    "ix_transactions_source_effective_at": f"(source, {EFFECTIVE_AT}) WHERE {COUNTS}",
+    "ix_transactions_destination_effective_at": f"(destination, {EFFECTIVE_AT}) WHERE {COUNTS}",
+    "ix_transactions_source_recorded_xid": f"(source, recorded_xid) WHERE {COUNTS} AND recorded_xid IS NOT NULL",
+    "ix_transactions_destination_recorded_xid": (
+        f"(destination, recorded_xid) WHERE {COUNTS} AND recorded_xid IS NOT NULL"
+    ),
 }
 
 

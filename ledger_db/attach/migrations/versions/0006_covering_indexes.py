@@ -22,7 +22,7 @@ def upgrade() -> None:
         op.execute("SET statement_timeout = 0")
         op.execute("SET lock_timeout = 0")
         for name, definition in INDEXES.items():
-            if _is_built(name):  # by 0002, in a database that is newer than this migration
+            if _is_built(name) or _is_partial(name):  # by 0002, in a database that is newer than this migration
                 continue
             if not _is_built(f"{name}_new"):  # a build that was interrupted leaves an invalid index
                 op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS blnk.{name}_new")
@@ -35,3 +35,9 @@ def _is_built(name: str) -> bool:
     """Whether there is a valid index of that name with columns beside its key."""
     built = text("SELECT indisvalid AND indnatts > indnkeyatts FROM pg_index WHERE indexrelid = to_regclass(:name)")
     return bool(op.get_bind().scalar(built, {"name": f"blnk.{name}"}))
+
+
+def _is_partial(name: str) -> bool:
+    """Whether there is a valid index of that name as migration 0016 makes it."""
+    partial = text("SELECT indisvalid AND indpred IS NOT NULL FROM pg_index WHERE indexrelid = to_regclass(:name)")
+    return bool(op.get_bind().scalar(partial, {"name": f"blnk.{name}"}))
