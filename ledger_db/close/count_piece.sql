@@ -88,16 +88,18 @@ dated AS MATERIALIZED (
     LEFT JOIN answered AS destination ON destination.balance_id = looked_at.destination
 ),
 
--- All but rows that only post a small amount, on the date itself, within one currency: few rows.
+-- Of the rows that count, all but those that only post a small amount, on the date itself, within one currency. Few rows
+-- by night.
 remarkable AS MATERIALIZED (
     SELECT *
     FROM dated
-    WHERE (
-        is_small
-        AND effective_date = CAST(:on_time_date AS date)
-        AND num_nonnulls(obstacle) < 1
-        AND NOT is_cross_currency
-    ) IS NOT TRUE
+    WHERE counts
+        AND (
+            is_small
+            AND effective_date = CAST(:on_time_date AS date)
+            AND num_nonnulls(obstacle) < 1
+            AND NOT is_cross_currency
+        ) IS NOT TRUE
 ),
 
 -- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
@@ -152,7 +154,7 @@ other_sums AS NOT MATERIALIZED (
             trunc(own_hold * rate) AS inflight_credit,
             CAST(NULL AS numeric) AS inflight_debit
         FROM remarkable
-        WHERE counts AND NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
+        WHERE NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
         UNION ALL
         SELECT
             source_key AS balance_key,
@@ -163,7 +165,7 @@ other_sums AS NOT MATERIALIZED (
             CAST(NULL AS numeric) AS inflight_credit,
             trunc(own_hold) AS inflight_debit
         FROM remarkable
-        WHERE counts AND NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
+        WHERE NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
     ) AS sides
     GROUP BY balance_key, effective_date
 ),
@@ -201,11 +203,8 @@ itemised AS MATERIALIZED (  -- what does not count, or does not cancel out withi
         own_hold,
         COALESCE(posted, small_posted) AS posted
     FROM remarkable
-    WHERE counts
-        AND (
-            obstacle IS NOT NULL
-            OR (effective_date IS NOT NULL AND (exception IS NOT NULL OR is_cross_currency))
-        )
+    WHERE obstacle IS NOT NULL
+        OR (effective_date IS NOT NULL AND (exception IS NOT NULL OR is_cross_currency))
 ),
 
 -- A part is 1,024 keys; pending rows apart. Rows of the date itself are taken apart from the others, too: nearly all

@@ -56,12 +56,12 @@ WITH lines AS (
     FROM ledger_eod.runs AS closing
     INNER JOIN ledger_eod.captured_balances AS captured  -- by runs that were given up, too
         ON (
-            captured.first_run_id > COALESCE(closing.base_run_id, 0)
-            AND captured.first_run_id < closing.run_id
+            captured.first_run_id < closing.run_id
+            AND (closing.base_run_id IS NULL OR captured.first_run_id > closing.base_run_id)
         )
         OR (
-            captured.gone_run_id > COALESCE(closing.base_run_id, 0)
-            AND captured.gone_run_id <= closing.run_id
+            captured.gone_run_id <= closing.run_id
+            AND (closing.base_run_id IS NULL OR captured.gone_run_id > closing.base_run_id)
         )
     WHERE closing.run_id = CAST(:run_id AS bigint) AND closing.kind = 'close'
     UNION ALL

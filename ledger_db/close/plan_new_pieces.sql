@@ -1,5 +1,5 @@
 -- Divide a range of new keys into pieces of at most piece_size rows each, and one at least. They lie end to end. More
--- than one are an even number of a like size, so that two workers are done at the same time.
+-- than one are an even number of a like size, if there are so many rows: two workers are then done at the same time.
 -- run_id: the run. after_key, up_to_key: above the former, up to the latter.
 -- part_mask: 1,023 for pieces that end with a part of 1,024 keys, so that they may be a little larger; else 0.
 -- Cost: two passes over these keys, by primary key.

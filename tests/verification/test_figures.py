@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from ledger_db.close import figure_digests
 from ledger_db.close.opening import abandon_run
@@ -105,6 +106,16 @@ def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, mon
             "UPDATE ledger_eod.captured_balances SET gone_run_id = 2 WHERE balance_id = 'bln_wallet'",
             "2026-01-31", "balances since the base",
         ),
+        (
+            "captured_balances",
+            "UPDATE ledger_eod.captured_balances SET gone_run_id = 0 WHERE balance_id = 'bln_wallet'",
+            "2026-01-30", "balances since the base",
+        ),
+        (
+            "captured_balances",
+            "INSERT INTO ledger_eod.captured_balances VALUES (999, 'bln_ghost', 'USD', -1, NULL)",
+            "2026-01-30", "balances since the base",
+        ),
         ("run_pieces", "UPDATE ledger_eod.run_pieces SET counted_count = 1 WHERE run_id = 1", "2026-01-30", "pieces"),
         (
             "figure_digests",
@@ -119,6 +130,14 @@ def test_an_altered_figure_is_named(closed: Books, table: str, statement: str, d
     assert (str(found[0].business_date), found[0].cause, found[0].evidence[subject]) == (
         date, "row_edited_or_removed", "altered",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("run_id", [-1, 0, 1, 2, 3, 10_000])
+def test_only_an_open_run_captures_a_balance_or_finds_it_gone(closed: Books, run_id: int) -> None:
+    with pytest.raises(DBAPIError, match=f"run {run_id} is not open: it captures no balance"):
+        closed.execute(f"INSERT INTO ledger_eod.captured_balances VALUES (999, 'bln_ghost', 'USD', {run_id}, NULL)")
+    with pytest.raises(DBAPIError, match=f"run {run_id} is not open: it finds no balance gone"):
+        closed.execute(f"UPDATE ledger_eod.captured_balances SET gone_run_id = {run_id} WHERE balance_key = 1")
 
 
 CAPTURED_BY_OTHERS = "UPDATE ledger_eod.captured_balances SET {} WHERE balance_id = 'bln_{}'"
