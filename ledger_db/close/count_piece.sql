@@ -88,8 +88,7 @@ dated AS MATERIALIZED (
     LEFT JOIN answered AS destination ON destination.balance_id = looked_at.destination
 ),
 
--- Of the rows that count, all but those that only post a small amount, on the date itself, within one currency. Few rows
--- by night.
+-- Of the rows that count, all but those that only post a small amount, on the date itself, within one currency: few.
 remarkable AS MATERIALIZED (
     SELECT *
     FROM dated

@@ -1,7 +1,7 @@
 -- One balance at one instant, starting from the anchor's snapshot: the snapshot, plus what later runs counted for dates
 -- up to the anchor's, plus the rows that no known run counted for such a date. Minor units. Always one row. Read-only.
--- balance_id, balance_key: the balance. instant: exclusive. snapshot_…: its snapshot, given, so that this statement reads
--- no partition: with those of some years, planned without the values, it would seem dear and be planned at each call.
+-- balance_id, balance_key: the balance. instant: exclusive. snapshot_…: its snapshot, given, so that this statement
+-- reads no partition: with those of some years, planned without the values, it would seem dear and be planned anew.
 -- anchor_run_id, anchor_date, anchor_closes_at: the newest certified close that ends at or before the instant.
 -- raw_since: its closes_at, or '-infinity' to look at every row of the balance: the last close is of another cluster.
 -- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id: what is known, as in known_keys.
