@@ -13,7 +13,7 @@ from ledger_db.close import tables
 from ledger_db.close.cluster import find_cluster
 from ledger_db.close.new_chain import table_was_replaced
 from ledger_db.close.runs import Run, find_run, newest_certified_close
-from ledger_db.core.amounts import PART_COLUMNS, WholeParts, whole_amounts
+from ledger_db.core.amounts import WholeParts, whole_amounts
 from ledger_db.errors import Hint, UnknowableAt, UnknownBalance
 from ledger_db.postings.rules import statement
 from ledger_db.server.connections import prepared_statements
@@ -144,14 +144,6 @@ def _balance_at(
 ) -> Row[Any]:
     assert known.last is not None  # noqa: S101 - the anchor lies in its chain
     follows_cut = known.run is None and not known.is_foreign
-    snapshots = tables.balance_snapshots
-    snapshot = connection.execute(
-        select(*(snapshots.c[name] for name in PART_COLUMNS)).where(
-            snapshots.c.business_date == anchor.business_date,
-            snapshots.c.kind == "close",
-            snapshots.c.balance_key == subject.balance_key,
-        )
-    ).one_or_none()
     return connection.execute(
         statement(connection, "history.balance_at"),
         {
@@ -164,7 +156,6 @@ def _balance_at(
             "raw_since": "-infinity" if known.is_foreign else anchor.closes_at,
             "recorded_since": known.last.cut if follows_cut else None,
             "cluster_id": known.cluster_id,
-            **{f"snapshot_{name}": 0 if snapshot is None else getattr(snapshot, name) for name in PART_COLUMNS},
             **known.parameters(instant),
         },
     ).one()

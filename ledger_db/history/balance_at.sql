@@ -1,7 +1,6 @@
 -- One balance at one instant, starting from the anchor's snapshot: the snapshot, plus what later runs counted for dates
 -- up to the anchor's, plus the rows that no known run counted for such a date. Minor units. Always one row. Read-only.
--- balance_id, balance_key: the balance. instant: exclusive. snapshot_…: its snapshot, given, so that this statement
--- reads no partition: with those of some years, planned without the values, it would seem dear and be planned anew.
+-- balance_id, balance_key: the balance. instant: exclusive.
 -- anchor_run_id, anchor_date, anchor_closes_at: the newest certified close that ends at or before the instant.
 -- raw_since: its closes_at, or '-infinity' to look at every row of the balance: the last close is of another cluster.
 -- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id: what is known, as in known_keys.
@@ -245,10 +244,14 @@ judged_rows AS MATERIALIZED (
 
 parts AS (
     SELECT
-        CAST(:snapshot_credit_balance AS numeric) AS credit_balance,
-        CAST(:snapshot_debit_balance AS numeric) AS debit_balance,
-        CAST(:snapshot_inflight_credit_balance AS numeric) AS inflight_credit_balance,
-        CAST(:snapshot_inflight_debit_balance AS numeric) AS inflight_debit_balance
+        credit_balance,
+        debit_balance,
+        inflight_credit_balance,
+        inflight_debit_balance
+    FROM ledger_eod.balance_snapshots
+    WHERE business_date = CAST(:anchor_date AS date)
+        AND kind = 'close'
+        AND balance_key = CAST(:balance_key AS bigint)
     UNION ALL
     SELECT
         credit_balance,

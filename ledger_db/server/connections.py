@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, create_engine, func, make_url, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
@@ -135,13 +136,17 @@ def one_snapshot(connection: Connection) -> None:
 def prepared_statements(connection: Connection) -> Iterator[None]:
     """Prepare the block's statements on the server, for look-ups by key: their plan is the same for every key.
 
-    Planning the posting rules takes longer than such a look-up. A session with many look-ups then plans only once.
+    Planning the posting rules takes longer than such a look-up. A session with many look-ups then plans only once. Left
+    to itself, PostgreSQL may think a plan made with the values so much cheaper that it makes one at each call.
     """
     driver = cast(psycopg.Connection[Any], connection.connection.driver_connection)
     before, driver.prepare_threshold = driver.prepare_threshold, 0
+    set_local(connection, "plan_cache_mode", "force_generic_plan")
     try:
         yield
     finally:
+        if driver.info.transaction_status is TransactionStatus.INTRANS:  # else the setting is gone with it
+            connection.execute(text("SET LOCAL plan_cache_mode TO DEFAULT"))
         driver.prepare_threshold = before
 
 
