@@ -1,7 +1,8 @@
 -- The SHA-256 of what a run stored besides its snapshots and its activity, for each subject: exceptions, totals, keys,
 -- pieces, the balances that it captured first, of a close those that other runs since its base captured or found gone,
 -- and the new chain that it begins, with its approval. A line says all of a row, in a text that no two rows share.
--- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows.
+-- run_id: the run. Returns subject and digest of those that have rows. Read-only. Cost: one pass over these rows
+-- and over the captured balances.
 WITH lines AS (
     SELECT
         'exceptions' AS subject,
