@@ -173,7 +173,7 @@ def planning(grown: Books, opened: Run) -> list[list[Node]]:
     def plan(connection: Connection) -> object:
         return plan_pieces(connection, opened.run_id, piece_size=10 * PER_DAY)
 
-    nodes = [plan_of(grown.ledger, plan, marker) for marker in ("straggler", "numbered AS")]
+    nodes = [plan_of(grown.ledger, plan, marker) for marker in ("straggler", "last_rows AS")]
     with grown.engine.begin() as connection:
         plan(connection)
     return nodes

@@ -88,49 +88,59 @@ dated AS MATERIALIZED (
     LEFT JOIN answered AS destination ON destination.balance_id = looked_at.destination
 ),
 
--- Of the rows that count, all but those that only post a small amount, on the date itself, within one currency: few.
-remarkable AS MATERIALIZED (
+remarkable AS MATERIALIZED (  -- of the rows that count, those that are not plain; few
     SELECT *
     FROM dated
     WHERE counts
-        AND (
-            is_small
-            AND effective_date = CAST(:on_time_date AS date)
-            AND num_nonnulls(obstacle) < 1
-            AND NOT is_cross_currency
-        ) IS NOT TRUE
+        AND
+-- include is_plain
+        IS NOT TRUE
 ),
 
--- What counts is summed in two parts: rows that only post small amounts, as nearly all do, and the others. A sum costs
--- as much when it has nothing to add. num_nonnulls, because the planner takes a condition IS NULL for rare.
-small_sums AS NOT MATERIALIZED (
+-- Plain rows are summed apart from the others, and their credits from their debits, by balance alone: a sum costs as
+-- much when it has nothing to add.
+plain AS NOT MATERIALIZED (
+    SELECT
+        transaction_key,
+        source_key,
+        destination_key,
+        small_posted
+    FROM dated
+    WHERE counts
+        AND
+-- include is_plain
+),
+
+plain_credits AS NOT MATERIALIZED (
+    SELECT
+        destination_key AS balance_key,
+        count(*) AS posting_count,
+        sum(small_posted) AS amount,
+        max(transaction_key) AS last_transaction_key
+    FROM plain
+    GROUP BY destination_key
+),
+
+plain_debits AS NOT MATERIALIZED (
+    SELECT
+        source_key AS balance_key,
+        count(*) AS posting_count,
+        sum(small_posted) AS amount,
+        max(transaction_key) AS last_transaction_key
+    FROM plain
+    GROUP BY source_key
+),
+
+plain_sums AS NOT MATERIALIZED (
     SELECT
         balance_key,
-        effective_date,
-        count(*) AS posting_count,
-        sum(credit) FILTER (WHERE credit IS NOT NULL) AS credit,
-        sum(debit) FILTER (WHERE debit IS NOT NULL) AS debit,
-        max(transaction_key) AS last_transaction_key
-    FROM (
-        SELECT
-            destination_key AS balance_key,
-            effective_date,
-            transaction_key,
-            small_posted AS credit,
-            CAST(NULL AS bigint) AS debit
-        FROM dated
-        WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
-        UNION ALL
-        SELECT
-            source_key AS balance_key,
-            effective_date,
-            transaction_key,
-            CAST(NULL AS bigint) AS credit,
-            small_posted AS debit
-        FROM dated
-        WHERE counts AND is_small AND num_nonnulls(obstacle) < 1 AND effective_date IS NOT NULL
-    ) AS sides
-    GROUP BY balance_key, effective_date
+        plain_credits.amount AS credit,
+        plain_debits.amount AS debit,
+        CAST(:on_time_date AS date) AS effective_date,
+        COALESCE(plain_credits.posting_count, 0) + COALESCE(plain_debits.posting_count, 0) AS posting_count,
+        GREATEST(plain_credits.last_transaction_key, plain_debits.last_transaction_key) AS last_transaction_key
+    FROM plain_credits
+    FULL JOIN plain_debits USING (balance_key)
 ),
 
 other_sums AS NOT MATERIALIZED (
@@ -148,23 +158,23 @@ other_sums AS NOT MATERIALIZED (
             destination_key AS balance_key,
             effective_date,
             transaction_key,
-            trunc(posted * rate) AS credit,
+            COALESCE(small_posted, trunc(posted * rate)) AS credit,
             CAST(NULL AS numeric) AS debit,
             trunc(own_hold * rate) AS inflight_credit,
             CAST(NULL AS numeric) AS inflight_debit
         FROM remarkable
-        WHERE NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
+        WHERE obstacle IS NULL AND effective_date IS NOT NULL
         UNION ALL
         SELECT
             source_key AS balance_key,
             effective_date,
             transaction_key,
             CAST(NULL AS numeric) AS credit,
-            trunc(posted) AS debit,
+            COALESCE(small_posted, trunc(posted)) AS debit,
             CAST(NULL AS numeric) AS inflight_credit,
             trunc(own_hold) AS inflight_debit
         FROM remarkable
-        WHERE NOT is_small AND obstacle IS NULL AND effective_date IS NOT NULL
+        WHERE obstacle IS NULL AND effective_date IS NOT NULL
     ) AS sides
     GROUP BY balance_key, effective_date
 ),
@@ -180,13 +190,13 @@ written_activity AS (  -- in key order, which the primary key takes fastest
         effective_date,
         CAST(:piece AS integer) AS piece,
         COALESCE(effective_date <= CAST(:base_business_date AS date), FALSE) AS is_late,
-        COALESCE(small_sums.posting_count, 0) + COALESCE(other_sums.posting_count, 0) AS posting_count,
-        COALESCE(small_sums.credit, 0) + COALESCE(other_sums.credit, 0) AS credit_balance,
-        COALESCE(small_sums.debit, 0) + COALESCE(other_sums.debit, 0) AS debit_balance,
+        COALESCE(plain_sums.posting_count, 0) + COALESCE(other_sums.posting_count, 0) AS posting_count,
+        COALESCE(plain_sums.credit, 0) + COALESCE(other_sums.credit, 0) AS credit_balance,
+        COALESCE(plain_sums.debit, 0) + COALESCE(other_sums.debit, 0) AS debit_balance,
         COALESCE(other_sums.inflight_credit, 0) AS inflight_credit_balance,
         COALESCE(other_sums.inflight_debit, 0) AS inflight_debit_balance,
-        GREATEST(small_sums.last_transaction_key, other_sums.last_transaction_key) AS last_transaction_key
-    FROM small_sums
+        GREATEST(plain_sums.last_transaction_key, other_sums.last_transaction_key) AS last_transaction_key
+    FROM plain_sums
     FULL JOIN other_sums USING (balance_key, effective_date)
     ORDER BY balance_key
 ),
