@@ -131,7 +131,12 @@ def _prove_keys(connection: Connection, run: Run) -> None:
     base = base_parameters(connection, base_of(connection, run))
     for row in connection.execute(
         statement(connection, "close.prove_keys"),
-        {"run_id": run.run_id, "max_transaction_key": run.max_transaction_key, **base},
+        {
+            "run_id": run.run_id,
+            "max_transaction_key": run.max_transaction_key,
+            "is_whole": run.stores_all_pending,
+            **base,
+        },
     ):
         raise NotCertified(f"{run.name}: {row.fault}, the first in keys {row.keys}")
 

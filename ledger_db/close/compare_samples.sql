@@ -1,5 +1,5 @@
 -- Whether the rows that a chain looked at are still the rows of their keys: those pending at its newest close, and at
--- most 1,000 of those that it counted last. base_run_id, base_genesis_run_id: the newest close.
+-- most 1,000 of those that it counted last. base_…: the newest close, as for pending_keys.
 -- Returns counted_count and how many of them are gone as missing_count; replaced_count of all, and of the first that is
 -- replaced replaced_key, was_id and is_id; moved_count: of those gone, how many have another key now. Read-only.
 -- Cost: two look-ups for each 1,024 keys that are pending, and 1,000 more, by primary key; of those gone, by id too.
@@ -39,11 +39,19 @@ compared AS MATERIALIZED (
         FROM counted
         UNION ALL
         SELECT
-            transaction_key,
-            transaction_id,
+            sampled_rows.transaction_key,
+            sampled_rows.transaction_id,
             FALSE AS is_counted
         FROM ledger_eod.sampled_rows
-        WHERE run_id = CAST(:base_run_id AS bigint) AND key_set = 'pending'
+        INNER JOIN ledger_eod.runs AS storing ON storing.run_id = sampled_rows.run_id
+        WHERE sampled_rows.key_set = 'pending'
+            AND storing.run_id >= CAST(:base_pending_from_run_id AS bigint)
+            AND
+-- include in_chain(
+--     run: storing
+--     genesis_run_id: CAST(:base_genesis_run_id AS bigint)
+--     run_id: CAST(:base_run_id AS bigint)
+-- )
     ) AS sampled
 )
 

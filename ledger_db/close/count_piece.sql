@@ -3,12 +3,46 @@
 -- run_id, piece, business_date, closes_at, cut, genesis_run_id, time_zone, cut_off: the run and its piece.
 -- first_key, last_key: the piece's range. base_run_id, base_business_date, base_closes_at: the base, '-infinity' and
 -- NULL without one. cluster_id: this cluster. rules: of fingerprint_of_rows, for a preparation; else NULL.
+-- is_whole: the run stores all that it leaves pending, and not only what was not pending at its base.
 -- piece_rows is the piece's kind of work; answered_balances is prepared_balances for a preparation.
 -- settled: its status never counts. pending: it cannot be counted as it stands, or its date is later.
 -- Amounts in minor units; differences are credit minus debit. Locks no ledger row. Cost: the piece's rows, one scan.
 WITH
 -- include postings.postings
 ,
+
+carried AS MATERIALIZED (  -- pending at the base; empty for a piece of new keys
+    SELECT
+        pending.block,
+        pending.keys
+    FROM (
+-- include pending_keys(base: base)
+    ) AS pending
+    WHERE CAST(:is_older AS boolean)
+        AND pending.block BETWEEN CAST(:first_key AS bigint) >> 13 AND CAST(:last_key AS bigint) >> 13
+),
+
+older AS MATERIALIZED (  -- empty for a piece of new keys
+    SELECT
+        candidates.block,
+        range_agg(candidates.span) AS keys
+    FROM (
+        SELECT
+            carried.block,
+            unnest(carried.keys) AS span
+        FROM carried
+        UNION ALL
+        SELECT
+            straggling.block,
+            unnest(straggling.keys) AS span
+        FROM ledger_eod.run_keys AS straggling
+        WHERE straggling.run_id = CAST(:run_id AS bigint)
+            AND straggling.key_set = 'older'
+            AND straggling.block BETWEEN CAST(:first_key AS bigint) >> 13 AND CAST(:last_key AS bigint) >> 13
+            AND CAST(:is_older AS boolean)
+    ) AS candidates
+    GROUP BY candidates.block
+),
 
 rows_of_piece AS NOT MATERIALIZED (
 -- include piece_rows
@@ -238,17 +272,6 @@ parts AS MATERIALIZED (
     GROUP BY effective_date, effective_date IS NULL OR obstacle IS NOT NULL, transaction_key >> 10
 ),
 
-older AS MATERIALIZED (  -- empty for a piece of new keys
-    SELECT
-        block,
-        keys
-    FROM ledger_eod.run_keys
-    WHERE run_id = CAST(:run_id AS bigint)
-        AND key_set = 'older'
-        AND block BETWEEN CAST(:first_key AS bigint) >> 13 AND CAST(:last_key AS bigint) >> 13
-        AND CAST(:is_older AS boolean)
-),
-
 gone AS MATERIALIZED (
     SELECT
         older.block,
@@ -325,6 +348,25 @@ written_exceptions AS (
     GROUP BY transaction_key, currency, cause
 ),
 
+newly_pending AS MATERIALIZED (  -- what the run stores of that; gone keys are in it
+    SELECT
+        pending.block,
+        pending.keys - COALESCE(carried.keys, int8multirange()) AS keys
+    FROM (
+        SELECT
+            part >> 3 AS block,
+            keys
+        FROM parts
+        WHERE is_pending
+        UNION ALL
+        SELECT
+            block,
+            keys
+        FROM gone
+    ) AS pending
+    LEFT JOIN carried ON carried.block = pending.block AND NOT CAST(:is_whole AS boolean)
+),
+
 written_keys AS (
     INSERT INTO ledger_eod.run_keys (run_id, key_set, piece, effective_date, block, keys)
     SELECT
@@ -336,11 +378,12 @@ written_keys AS (
         range_agg(spans.span) AS keys
     FROM (
         SELECT
-            CASE WHEN is_pending THEN 'pending' ELSE 'counted' END AS key_set,
-            CASE WHEN is_pending THEN CAST(:business_date AS date) ELSE effective_date END AS effective_date,
+            'counted' AS key_set,
+            effective_date,
             part >> 3 AS block,
             keys
         FROM parts
+        WHERE NOT is_pending
         UNION ALL
         SELECT
             'settling' AS key_set,
@@ -355,7 +398,7 @@ written_keys AS (
             CAST(:business_date AS date) AS effective_date,
             block,
             keys
-        FROM gone
+        FROM newly_pending
     ) AS placed
     CROSS JOIN LATERAL unnest(placed.keys) AS spans (span)
     GROUP BY placed.key_set, placed.effective_date, placed.block
@@ -369,15 +412,21 @@ written_samples AS (
         CAST(sampled.key_set AS ledger_eod.key_set) AS key_set,
         named.transaction_id
     FROM (
-        SELECT
-            lower(keys) AS transaction_key,
-            CASE WHEN is_pending THEN 'pending' ELSE 'counted' END AS key_set
-        FROM parts
-        UNION
-        SELECT
-            upper(keys) - 1 AS transaction_key,
-            CASE WHEN is_pending THEN 'pending' ELSE 'counted' END AS key_set
-        FROM parts
+        SELECT DISTINCT
+            ends.key_set,
+            unnest(ARRAY[lower(ends.keys), upper(ends.keys) - 1]) AS transaction_key
+        FROM (
+            SELECT
+                keys,
+                'counted' AS key_set
+            FROM parts
+            WHERE NOT is_pending
+            UNION ALL
+            SELECT
+                keys,
+                'pending' AS key_set
+            FROM newly_pending
+        ) AS ends
     ) AS sampled
     CROSS JOIN LATERAL (
         SELECT t.transaction_id

@@ -291,6 +291,6 @@ def _parameters(connection: Connection, run: Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id, "business_date": run.business_date, "on_time_date": on_time,
         "closes_at": run.closes_at, "genesis_run_id": run.genesis_run_id, "time_zone": run.time_zone,
-        "cut_off": run.cut_off, "max_transaction_key": run.max_transaction_key,
+        "cut_off": run.cut_off, "max_transaction_key": run.max_transaction_key, "is_whole": run.stores_all_pending,
         **cut_parameters(connection, run.cut), **base_parameters(connection, base),
     }  # fmt: skip

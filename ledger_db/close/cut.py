@@ -1,8 +1,8 @@
 """The cut: which rows exist for a run; and the base: which of them its chain has counted.
 
 A cut is a ``pg_snapshot`` of one cluster. Statements ask for it through ``in_cut.sql`` and ``after_cut.sql``, and for
-what a chain has counted through ``is_counted.sql``, ``older_keys.sql`` and ``not_counted.sql`` only; this module gives
-them their parameters. What an older run knew is read from its sets of keys, never from its cut.
+what a chain has counted through ``is_counted.sql``, ``pending_keys.sql``, ``older_keys.sql`` and ``not_counted.sql``
+only; this module gives them their parameters. What an older run knew is read from its sets of keys, never from its cut.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def base_parameters(connection: Connection, base: Run | None, prefix: str = "bas
     if base is None:
         values: dict[str, Any] = {
             "run_id": None, "genesis_run_id": None, "business_date": None, "closes_at": "-infinity",
-            "max_transaction_key": BELOW_EVERY_KEY, "seen": None, "is_foreign": False,
+            "max_transaction_key": BELOW_EVERY_KEY, "pending_from_run_id": None, "seen": None, "is_foreign": False,
         }  # fmt: skip
     else:
         cluster_id = find_cluster(connection)
@@ -37,6 +37,7 @@ def base_parameters(connection: Connection, base: Run | None, prefix: str = "bas
         values = {
             "run_id": base.run_id, "genesis_run_id": base.genesis_run_id, "business_date": base.business_date,
             "closes_at": base.closes_at, "max_transaction_key": base.max_transaction_key,
+            "pending_from_run_id": base.pending_from,
             "seen": _first_cut(connection, cluster_id) if is_foreign else base.cut, "is_foreign": is_foreign,
         }  # fmt: skip
     return {f"{prefix}_{name}": value for name, value in values.items()}

@@ -32,6 +32,13 @@ WITH lines AS (
     WHERE run_id = CAST(:run_id AS bigint)
     UNION ALL
     SELECT
+        'keys' AS subject,
+        -1 AS part,
+        CAST(row(pending_from_run_id) AS text) AS line
+    FROM ledger_eod.runs
+    WHERE run_id = CAST(:run_id AS bigint) AND pending_from_run_id IS NOT NULL
+    UNION ALL
+    SELECT
         'pieces' AS subject,
         0 AS part,
         CAST(row(

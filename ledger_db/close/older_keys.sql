@@ -1,9 +1,6 @@
 -- The keys at or below a base's highest key that the base's chain has not counted, by block: what was
 -- pending at the base, gone rows included, stragglers, and what came with a restored copy.
--- Columns block and keys; nothing without a base.
--- base: the prefix of the base's parameters …_run_id, …_genesis_run_id, …_max_transaction_key.
--- …_seen: the base's cut, or when it is of another cluster (…_is_foreign) the first cut in this one.
--- Takes the parameters cut and cluster_id.
+-- Columns block and keys; nothing without a base. base: as for pending_keys and straggling_keys.
 -- Cost: what is pending and what was recorded since, by index; with a foreign base all keys.
 SELECT
     candidates.block,
@@ -12,48 +9,10 @@ FROM (
     SELECT
         pending.block,
         unnest(pending.keys) AS span
-    FROM ledger_eod.run_keys AS pending
-    WHERE pending.run_id = CAST(:{base}_run_id AS bigint) AND pending.key_set = 'pending'
+    FROM (
+-- include pending_keys(base: {base})
+    ) AS pending
     UNION ALL
-    SELECT
-        straggler.id >> 13 AS block,
-        int8range(straggler.id, straggler.id, '[]') AS span
-    FROM blnk.transactions AS straggler
-    WHERE straggler.id <= CAST(:{base}_max_transaction_key AS bigint)
-        AND
--- include since_cut(xid: straggler.recorded_xid; cut: CAST(:{base}_seen AS pg_snapshot))
-        AND
--- include in_cut(key: straggler.id; xid: straggler.recorded_xid; cut: CAST(:cut AS pg_snapshot))
-        AND NOT
--- include is_counted(key: straggler.id; base: {base})
-    UNION ALL
-    SELECT
-        brought.block,
-        unnest(
-            brought.keys * int8multirange(int8range(NULL, CAST(:{base}_max_transaction_key AS bigint), '[]'))
-            - COALESCE(
-                (
-                    SELECT range_agg(counted.span)
-                    FROM (
-                        SELECT unnest(counted.keys) AS span
-                        FROM ledger_eod.run_keys AS counted
-                        INNER JOIN ledger_eod.runs AS counting ON counting.run_id = counted.run_id
-                        WHERE counted.block = brought.block
-                            AND counted.key_set = 'counted'
-                            AND
--- include in_chain(
---     run: counting
---     genesis_run_id: CAST(:{base}_genesis_run_id AS bigint)
---     run_id: CAST(:{base}_run_id AS bigint)
--- )
-                    ) AS counted
-                ),
-                int8multirange()
-            )
-        ) AS span
-    FROM ledger_eod.cluster_keys AS brought
-    WHERE brought.cluster_id = CAST(:cluster_id AS bigint)
-        AND CAST(:{base}_is_foreign AS boolean)
-        AND brought.block <= CAST(:{base}_max_transaction_key AS bigint) >> 13
+-- include straggling_keys(base: {base})
 ) AS candidates
 GROUP BY candidates.block

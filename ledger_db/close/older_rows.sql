@@ -1,6 +1,6 @@
--- The rows of a piece of older keys: those of the run's older keys in its range that are in the run's cut.
+-- The rows of a piece of older keys: those of older, its keys by block, that are in the run's cut.
 SELECT ruled.*
-FROM ledger_eod.run_keys AS older
+FROM older
 CROSS JOIN LATERAL unnest(older.keys) AS spans (span)
 CROSS JOIN
     LATERAL (  -- ORDER BY, so that each span stays a look-up: as a join it may read the whole ledger
@@ -31,6 +31,3 @@ CROSS JOIN
 -- )
         ORDER BY ruled_transactions.transaction_key
     ) AS ruled
-WHERE older.run_id = CAST(:run_id AS bigint)
-    AND older.key_set = 'older'
-    AND older.block BETWEEN CAST(:first_key AS bigint) >> 13 AND CAST(:last_key AS bigint) >> 13

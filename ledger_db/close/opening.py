@@ -34,6 +34,9 @@ from ledger_db.server.connections import without_time_limit
 
 ONE_DAY = timedelta(days=1)
 
+#: So many rows of pending keys are stored by each close anew. Of more, only what the base did not have.
+FEW_PENDING_ROWS = 100
+
 
 def dates_to_close(
     connection: Connection, *, last_ended: date, since: date | None = None, until: date | None = None
@@ -346,6 +349,7 @@ def insert_run(
                 BELOW_EVERY_KEY if base is None else base.max_transaction_key,
                 select(func.max(transactions.c.id)).scalar_subquery() if up_to_key is None else up_to_key,
             ),
+            pending_from_run_id=None if kind == "preparation" else _pending_from(connection, base),
             caught_up=caught_up,
         )
     )
@@ -354,6 +358,27 @@ def insert_run(
     else:
         capture_balances(connection, run_id)
     return find_run(connection, run_id)
+
+
+def _pending_from(connection: Connection, base: Run | None) -> int | None:
+    """The run whose set of pending keys those of a new run add to; None: it stores all of them.
+
+    It does while they are few, and when what runs added is half as much as the whole: so neither what is stored nor
+    what is read for one run is more than some times what is pending.
+    """
+    if base is None:
+        return None
+    runs, keys = tables.runs, tables.run_keys
+    is_whole = keys.c.run_id == base.pending_from
+    whole, added = connection.execute(
+        select(func.count().filter(is_whole), func.count().filter(~is_whole))
+        .select_from(keys.join(runs, runs.c.run_id == keys.c.run_id))
+        .where(
+            keys.c.key_set == "pending", runs.c.kind == "close", runs.c.status == "certified",
+            runs.c.genesis_run_id == base.genesis_run_id, runs.c.run_id.between(base.pending_from, base.run_id),
+        )
+    ).one()  # fmt: skip
+    return None if whole <= FEW_PENDING_ROWS + 2 * added else base.pending_from
 
 
 def _opens_at(follows: Run | None, business_date: date, calendar: BusinessCalendar, closes_at: datetime) -> datetime:

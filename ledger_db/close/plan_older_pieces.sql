@@ -1,8 +1,19 @@
--- Store the older keys that a run looks at, and divide them into pieces of at most piece_size keys, but whole blocks.
+-- Store the older keys that a run looks at and that were not pending at its base, and divide all of its older keys into
+-- pieces of at most piece_size keys, but whole blocks.
 -- run_id, business_date, cut, cluster_id: the run. base_…: its base, as for older_keys.
 -- Cost: what is pending and what was recorded since the base, by index.
-WITH older AS (
--- include older_keys(base: base)
+WITH carried AS MATERIALIZED (
+-- include pending_keys(base: base)
+),
+
+straggling AS MATERIALIZED (
+    SELECT
+        spans.block,
+        range_agg(spans.span) AS keys
+    FROM (
+-- include straggling_keys(base: base)
+    ) AS spans
+    GROUP BY spans.block
 ),
 
 written AS (
@@ -12,17 +23,27 @@ written AS (
         'older' AS key_set,
         0 AS piece,
         CAST(:business_date AS date) AS effective_date,
-        block,
-        keys
-    FROM older
+        straggling.block,
+        straggling.keys - COALESCE(carried.keys, int8multirange()) AS keys
+    FROM straggling
+    LEFT JOIN carried ON carried.block = straggling.block
+    WHERE NOT isempty(straggling.keys - COALESCE(carried.keys, int8multirange()))
 ),
 
 sized AS (
     SELECT
         block,
-        div(sum(sum(upper(span) - lower(span))) OVER (ORDER BY block) - 1, CAST(:piece_size AS bigint)) AS part
-    FROM older
-    CROSS JOIN LATERAL unnest(keys) AS span
+        div(sum(sum(key_count)) OVER (ORDER BY block) - 1, CAST(:piece_size AS bigint)) AS part
+    FROM (
+        SELECT
+            COALESCE(carried.block, straggling.block) AS block,
+            upper(span) - lower(span) AS key_count
+        FROM carried
+        FULL JOIN straggling ON straggling.block = carried.block
+        CROSS JOIN LATERAL unnest(
+            COALESCE(carried.keys, int8multirange()) + COALESCE(straggling.keys, int8multirange())
+        ) AS span
+    ) AS spans
     GROUP BY block
 )
 

@@ -1,6 +1,7 @@
 -- What does not prove about the keys of a run: a row for each fault, with the keys that it concerns.
--- run_id, max_transaction_key: the run. base_run_id, base_genesis_run_id, base_max_transaction_key: its base, NULL and
--- below every key without one. Read-only. Cost: the run's sets, and those of its chain in the same blocks.
+-- run_id, max_transaction_key: the run. is_whole: it stores all that it leaves pending; else what was pending at its
+-- base and is not counted stays so unsaid. base_…: its base, as for pending_keys; NULL and below every key without one.
+-- Read-only. Cost: the run's sets, what was pending at its base, and the sets of its chain in the same blocks.
 WITH own AS MATERIALIZED (
     SELECT
         key_set,
@@ -25,15 +26,12 @@ blocks AS MATERIALIZED (
     GROUP BY block
 ),
 
-base AS MATERIALIZED (
-    SELECT
-        run_keys.block,
-        COALESCE(range_agg(span) FILTER (WHERE run_keys.key_set = 'pending'), int8multirange()) AS pending,
-        COALESCE(range_agg(span) FILTER (WHERE run_keys.key_set = 'waiting'), int8multirange()) AS waiting
-    FROM ledger_eod.run_keys
-    CROSS JOIN LATERAL unnest(run_keys.keys) AS span
-    WHERE run_keys.run_id = CAST(:base_run_id AS bigint) AND run_keys.key_set IN ('pending', 'waiting')
-    GROUP BY run_keys.block
+carried AS MATERIALIZED (  -- pending at the base
+-- include pending_keys(base: base)
+),
+
+waited AS MATERIALIZED (  -- for their holds, at the base
+-- include keys_by_block(run_id: CAST(:base_run_id AS bigint); key_set: waiting)
 ),
 
 faults AS (
@@ -52,19 +50,21 @@ faults AS (
     UNION ALL
     SELECT
         'keys are neither new nor among the older ones' AS fault,
-        block,
-        (counted + pending) - older
+        blocks.block,
+        (blocks.counted + blocks.pending) - blocks.older - COALESCE(carried.keys, int8multirange())
         - int8multirange(
             int8range(CAST(:base_max_transaction_key AS bigint), CAST(:max_transaction_key AS bigint), '(]')
         ) AS keys
     FROM blocks
+    LEFT JOIN carried ON carried.block = blocks.block
     UNION ALL
     SELECT
         'keys were pending and are in no set' AS fault,
-        base.block,
-        base.pending - COALESCE(blocks.counted + blocks.pending, int8multirange()) AS keys
-    FROM base
-    LEFT JOIN blocks ON blocks.block = base.block
+        carried.block,
+        carried.keys - COALESCE(blocks.counted + blocks.pending, int8multirange()) AS keys
+    FROM carried
+    LEFT JOIN blocks ON blocks.block = carried.block
+    WHERE CAST(:is_whole AS boolean)
     UNION ALL
     SELECT
         'keys were counted before' AS fault,
@@ -82,11 +82,11 @@ faults AS (
     UNION ALL
     SELECT
         'holds to release are neither released nor waiting' AS fault,
-        COALESCE(blocks.block, base.block) AS block,
-        (COALESCE(blocks.settling, int8multirange()) + COALESCE(base.waiting, int8multirange()))
+        COALESCE(blocks.block, waited.block) AS block,
+        (COALESCE(blocks.settling, int8multirange()) + COALESCE(waited.keys, int8multirange()))
         - COALESCE(blocks.released + blocks.waiting, int8multirange()) AS keys
     FROM blocks
-    FULL JOIN base ON base.block = blocks.block
+    FULL JOIN waited ON waited.block = blocks.block
     UNION ALL
     SELECT
         'holds are released twice' AS fault,
@@ -146,12 +146,26 @@ faults AS (
         WHERE run_id = CAST(:run_id AS bigint)
         GROUP BY piece
     ) AS digested ON digested.piece = pieces.piece
+    LEFT JOIN (
+        SELECT
+            older_pieces.piece,
+            sum(upper(span) - lower(span)) AS pending_count
+        FROM ledger_eod.run_pieces AS older_pieces
+        INNER JOIN carried
+            ON carried.block BETWEEN older_pieces.first_key >> 13 AND older_pieces.last_key >> 13
+        LEFT JOIN blocks ON blocks.block = carried.block
+        CROSS JOIN LATERAL unnest(carried.keys - COALESCE(blocks.counted, int8multirange())) AS span
+        WHERE older_pieces.run_id = CAST(:run_id AS bigint)
+            AND older_pieces.work = 'older'
+            AND NOT CAST(:is_whole AS boolean)
+        GROUP BY older_pieces.piece
+    ) AS unsaid ON unsaid.piece = pieces.piece
     WHERE pieces.run_id = CAST(:run_id AS bigint)
         AND pieces.work <> 'holds'
         AND (
             pieces.counted_count + pieces.settled_count <> COALESCE(placed.counted_count, 0)
             OR pieces.counted_count + pieces.settled_count <> COALESCE(digested.transaction_count, 0)
-            OR pieces.pending_count <> COALESCE(placed.pending_count, 0)
+            OR pieces.pending_count <> COALESCE(placed.pending_count, 0) + COALESCE(unsaid.pending_count, 0)
         )
 )
 

@@ -39,6 +39,7 @@ class Run:
     base_run_id: int | None
     genesis_run_id: int
     max_transaction_key: int
+    pending_from_run_id: int | None
     caught_up: bool
     opened_at: datetime
     planned_at: datetime | None
@@ -52,6 +53,16 @@ class Run:
     def certified(self) -> bool:
         """Whether the figures are proved and frozen."""
         return self.status == "certified"
+
+    @property
+    def stores_all_pending(self) -> bool:
+        """Whether its set of pending keys is whole, and not only what was not pending at its base."""
+        return self.pending_from_run_id is None
+
+    @property
+    def pending_from(self) -> int:
+        """The run whose set of pending keys is whole: with those of later runs it has what is pending at this one."""
+        return self.run_id if self.pending_from_run_id is None else self.pending_from_run_id
 
     @property
     def name(self) -> str:

@@ -56,6 +56,9 @@ runs = Table(
     Column("genesis_run_id", BigInteger, nullable=False),
     # The highest transaction key that the cut sees, never lower than the base's.
     Column("max_transaction_key", BigInteger, nullable=False),
+    # Pending are the keys that the closes from this one on stored as pending, without those that they counted since.
+    # NULL: this run stored all of them.
+    Column("pending_from_run_id", BigInteger),
     Column("caught_up", Boolean, nullable=False, server_default=text("false")),
     Column("opened_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("planned_at", DateTime(timezone=True)),  # its pieces are planned
@@ -85,8 +88,9 @@ runs = Table(
 )
 
 #: What a set of keys says of its rows.
-#: older: at or below the base's highest key, and looked at by this run. counted: counted by this run, for a business
-#: date; rows of statuses that never count are in it too. pending: known to this run and counted by no close up to it.
+#: older: at or below the base's highest key, not pending there, and looked at by this run. counted: counted by this
+#: run, for a business date; rows of statuses that never count are in it too. pending: known to this run and counted by
+#: no close up to it; where runs.pending_from_run_id is not NULL, only what was not pending at its base.
 #: settling: counted by this run, and they release a hold. released: this run released their hold. waiting: counted by
 #: a close up to this run, and their hold is not released.
 KEY_SETS = ("older", "counted", "pending", "settling", "released", "waiting")

@@ -76,8 +76,9 @@ older AS MATERIALIZED (
         SELECT
             pending.block,
             unnest(pending.keys) AS span
-        FROM ledger_eod.run_keys AS pending
-        WHERE pending.run_id = CAST(:base_run_id AS bigint) AND pending.key_set = 'pending'
+        FROM (
+-- include close.pending_keys(base: base)
+        ) AS pending
         UNION ALL
         SELECT
             recorded.transaction_key >> 13 AS block,

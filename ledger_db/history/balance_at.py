@@ -64,6 +64,7 @@ class _Knowledge:
             "known_run_id": None if last is None else last.run_id,
             "interim_run_id": run.run_id if run is not None and run.kind == "interim" else None,
             "pending_run_id": None if pending is None else pending.run_id,
+            "pending_from_run_id": None if pending is None else pending.pending_from,
             "known_max_transaction_key": None if newest is None else newest.max_transaction_key,
         }
 

@@ -3,7 +3,8 @@
 -- balance_id, balance_key: the balance. instant: exclusive.
 -- anchor_run_id, anchor_date, anchor_closes_at: the newest certified close that ends at or before the instant.
 -- raw_since: its closes_at, or '-infinity' to look at every row of the balance: the last close is of another cluster.
--- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id: what is known, as in known_keys.
+-- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id, pending_from_run_id: what is known, as in
+-- known_keys.
 -- known_max_transaction_key: no known run has a key above it.
 -- recorded_since: what was recorded after this cut is known too; NULL to leave it out. cluster_id: this cluster.
 -- Cost: the balance's rows since the anchor, by index. By primary key all rows that are pending, and the anchor's that
@@ -110,11 +111,26 @@ search AS MATERIALIZED (
 named_keys AS (
     SELECT range_agg(named.span) AS spans
     FROM (
-        SELECT unnest(run_keys.keys) AS span
-        FROM ledger_eod.run_keys
-        WHERE run_keys.run_id = CAST(:pending_run_id AS bigint)
-            AND run_keys.key_set = 'pending'
-            AND run_keys.keys && int8range(NULL, CAST(:known_max_transaction_key AS bigint), '[]')
+        SELECT
+            unnest(
+                pending_keys.spans - COALESCE(
+                    (
+                        SELECT range_agg(counted.span)
+                        FROM (
+                            SELECT unnest(run_keys.keys) AS span
+                            FROM ledger_eod.run_keys
+                            INNER JOIN known_runs ON known_runs.run_id = run_keys.run_id
+                            WHERE run_keys.block = pending_keys.block
+                                AND run_keys.key_set = 'counted'
+                                AND run_keys.run_id > CAST(:pending_from_run_id AS bigint)
+                                AND run_keys.run_id <= CAST(:pending_run_id AS bigint)
+                        ) AS counted
+                    ),
+                    int8multirange()
+                )
+            ) AS span
+        FROM pending_keys
+        WHERE pending_keys.spans && int8range(NULL, CAST(:known_max_transaction_key AS bigint), '[]')
             AND NOT (SELECT search.is_among_its_own FROM search)
         UNION ALL
         SELECT unnest(unreleased_keys.spans) AS span
@@ -133,12 +149,10 @@ older_keys AS (
     UNION ALL
     SELECT own_history.transaction_key
     FROM own_history
-    INNER JOIN ledger_eod.run_keys
-        ON run_keys.block = own_history.transaction_key >> 13
-            AND run_keys.keys @> CAST(own_history.transaction_key AS bigint)
-    WHERE run_keys.run_id = CAST(:pending_run_id AS bigint)
-        AND run_keys.key_set = 'pending'
-        AND (SELECT search.is_among_its_own FROM search)
+    INNER JOIN pending_keys
+        ON pending_keys.block = own_history.transaction_key >> 13
+            AND pending_keys.spans @> CAST(own_history.transaction_key AS bigint)
+    WHERE (SELECT search.is_among_its_own FROM search)
     UNION ALL
 -- include recorded_since(side: source)
     UNION ALL

@@ -1,6 +1,7 @@
 -- One balance at one instant, summed from its first posting on. Minor units. Always one row. Read-only.
 -- balance_id: the balance. instant: exclusive.
--- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id: what is known, as in known_keys.
+-- is_known_now, genesis_run_id, known_run_id, interim_run_id, pending_run_id, pending_from_run_id: what is known, as in
+-- known_keys.
 -- Cost: the balance's history, by index; unless is_known_now, each row is looked up in the sets of keys.
 WITH
 -- include postings.postings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import time
 from typing import Any
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import text
 
+from ledger_db.close import opening
 from ledger_db.close.driver import resume_run
 from ledger_db.close.opening import abandon_run
 from ledger_db.close.runs import Run
@@ -18,7 +19,7 @@ from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import OutOfOrder
 from ledger_db.settings import get_settings
 from tests.testing.books import Books, major
-from tests.testing.ledger_model import keys_in
+from tests.testing.ledger_model import keys_in, pending_in
 from tests.testing.oracle import interim, open_interim_at
 from tests.testing.verifications import causes, verify
 
@@ -72,9 +73,13 @@ def key_of(books: Books, reference: str) -> int:
 
 def named(books: Books, key_set: str, run: Run) -> dict[str, str]:
     """A run's set of keys as references, each with its business date; a row that is not there by its key."""
-    found = keys_in(books, key_set, run)
+    names = names_of(books)
+    return {names(key): str(day) for key, day in keys_in(books, key_set, run).items()}
+
+
+def names_of(books: Books) -> Callable[[int], str]:
     names = dict(books.rows("SELECT id, substr(transaction_id, 5) FROM blnk.transactions"))
-    return {names.get(key, f"key {key}"): str(day) for key, day in found.items()}
+    return lambda key: names.get(key, f"key {key}")
 
 
 def counted(books: Books, run: Run) -> dict[str, str]:
@@ -82,7 +87,7 @@ def counted(books: Books, run: Run) -> dict[str, str]:
 
 
 def pending(books: Books, run: Run) -> set[str]:
-    return set(named(books, "pending", run))
+    return set(map(names_of(books), pending_in(books, run)))
 
 
 def released(books: Books, run: Run) -> dict[str, str]:
@@ -744,3 +749,34 @@ def test_pieces_stay_even_in_one_settlement_of_one_transaction_with_one_huge_key
     assert sum(pieces(books, saturday)) == 30_000
     assert max(pieces(books, saturday)) <= 9000 + 8192
     assert [closed(books, run, "wallet") for run in (friday, saturday)] == [["30001.00"], ["60001.00"]]
+
+
+def test_thousands_of_standing_orders_are_stored_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is in a block of its own. Later closes store what their base did not have pending, and now and then all."""
+    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", 10)
+    for name in ("@world", "wallet"):
+        books.open(name)
+    books.execute(
+        "INSERT INTO blnk.transactions (id, transaction_id, source, destination, precise_amount, currency, status, "
+        "created_at, effective_date) OVERRIDING SYSTEM VALUE SELECT 8192 * number, 'txn_order_' || number, "
+        "'bln_world_usd', 'bln_wallet', 100, 'USD', 'APPLIED', '2026-01-01 09:00', "
+        "timestamp '2026-01-02 09:00' + make_interval(days => number) FROM generate_series(1, 40) AS number"
+    )
+    books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 8192 * 50)")
+    stored, wholes = [], []
+    for day in range(1, 26):
+        books.post(f"""
+            recorded          effective         source  destination  amount    reference
+            2026-01-{day:02} 09:00  2026-03-01 09:00  @world  wallet       1.00 USD  later-{day}
+            2026-01-{day:02} 10:00  2026-01-{day:02} 10:00  @world  wallet       1.00 USD  now-{day}
+        """)
+        books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 8192 * (51 + :day))", day=day)
+        run = books.close_day(f"2026-01-{day:02}")
+        orders = {f"order_{number}" for number in range(1, 41) if number > day - 2}
+        assert pending(books, run) == orders | {f"later-{number}" for number in range(1, day + 1)}
+        due = max(0, day - 2)
+        assert closed(books, run, "wallet") == [f"{day + due}.00"]
+        stored.append(len(named(books, "pending", run)))
+        wholes.append(run.stores_all_pending)
+    assert [number for number, whole in enumerate(wholes) if whole] == [0, 17]
+    assert (set(stored[1:17]), stored[17], set(stored[18:])) == ({1}, 42, {1})

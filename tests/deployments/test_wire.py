@@ -44,9 +44,9 @@ EVIDENCE = {"since": "2026-01-05", "amounts": {"credit_balance": "50", "é": "0"
 CLOSE = Run(
     run_id=7, business_date=date(2026, 1, 6), kind="close", status="certified", time_zone="Europe/Berlin",
     cut_off=time(17), opens_at=AN_INSTANT - timedelta(days=1), closes_at=IN_BERLIN, cut="7:7:", system_identifier="1",
-    cluster_id=1, base_run_id=6, genesis_run_id=1, max_transaction_key=9, caught_up=True, opened_at=IN_BERLIN,
-    planned_at=AN_INSTANT, collected_at=AN_INSTANT,
-    certified_at=AN_INSTANT, snapshot_count=1234, checksum="abc", refusal=None,
+    cluster_id=1, base_run_id=6, genesis_run_id=1, max_transaction_key=9, pending_from_run_id=3,
+    caught_up=True, opened_at=IN_BERLIN, planned_at=AN_INSTANT, collected_at=AN_INSTANT, certified_at=AN_INSTANT,
+    snapshot_count=1234, checksum="abc", refusal=None,
 )  # fmt: skip
 OPEN = replace(
     CLOSE, run_id=8, kind="interim", status="open", base_run_id=None, caught_up=False, certified_at=None,

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
-from ledger_db.close.runs import Run
+from ledger_db.close.runs import Run, find_run
 from ledger_db.core.calendar import BusinessCalendar
 from tests.testing.books import Books
 from tests.testing.oracle import NOTHING, Cut, Figures
@@ -356,3 +356,20 @@ def keys_in(books: Books, key_set: str, run: Run) -> dict[int, date]:
             assert key not in found, f"{key} is twice in {key_set} of {run.name}"
             found[key] = effective_date
     return found
+
+
+def pending_in(books: Books, run: Run) -> set[int]:
+    """The keys that are pending at a run, stored by it or by closes before it. None is stored twice."""
+    since = books.rows(
+        "SELECT run_id FROM ledger_eod.runs WHERE run_id = :run OR (run_id BETWEEN :whole AND :base "
+        "AND kind = 'close' AND status = 'certified' AND genesis_run_id = :genesis) ORDER BY run_id",
+        run=run.run_id, whole=run.pending_from, base=run.base_run_id, genesis=run.genesis_run_id,
+    )  # fmt: skip
+    with books.engine.connect() as connection:
+        storing = [find_run(connection, run_id) for (run_id,) in since]
+    pending: set[int] = set()
+    for each in storing:
+        stored = keys_in(books, "pending", each).keys()
+        assert stored.isdisjoint(pending), f"{each.name} stores again that {stored & pending} are pending"
+        pending = (pending | stored) - keys_in(books, "counted", each).keys()
+    return pending
