@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import correction, counting, growth, history, memory, preparing, snapshot, verification, years
+from benchmarks import correction, counting, growth, history, keys, memory, preparing, snapshot, verification, years
 
 RESULTS = Path(__file__).parent / "results.json"
 NAMES = (
-    "snapshot", "counting", "preparing", "growth", "history", "years", "memory", "genesis", "since-close", "correction",
+    "snapshot", "counting", "preparing", "growth", "history", "years", "keys", "standing-orders", "memory", "genesis",
+    "since-close", "correction",
 )  # fmt: skip
 
 console = Console()
@@ -60,6 +61,12 @@ def main(
                 balances=1_000 // min(scale, 10), transactions_per_day=400 // min(scale, 10),
                 years=(1, 10) if not small else (0.1, 0.2), calls=2_000 if not small else 200,
             )  # fmt: skip
+        elif name == "keys":
+            rows = keys.measure_year(balances=200_000 // scale, transactions_per_day=1_000_000 // scale)
+        elif name == "standing-orders":
+            rows = keys.measure_orders(
+                balances=20_000 // scale, transactions_per_day=5_000 // scale, orders=10_000 // scale
+            )
         elif name == "genesis":
             rows = verification.from_genesis(balances=200_000 // scale, transactions=2_000_000 // scale, rounds=rounds)
         elif name == "since-close":

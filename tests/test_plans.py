@@ -168,12 +168,16 @@ def assert_reads_by_index(nodes: list[Node], table: str) -> None:
 
 @pytest.fixture(scope="module")
 def planning(grown: Books, opened: Run) -> list[list[Node]]:
-    """The plans of planning the last day: of its older keys, and of its new ones. After it, the day is planned."""
+    """The plans of planning the last day: of its older keys, and of its new ones as one piece and as sixteen.
 
-    def plan(connection: Connection) -> object:
-        return plan_pieces(connection, opened.run_id, piece_size=10 * PER_DAY)
+    After it, the day is planned, as one.
+    """
+
+    def plan(connection: Connection, piece_size: int = 10 * PER_DAY) -> object:
+        return plan_pieces(connection, opened.run_id, piece_size=piece_size)
 
     nodes = [plan_of(grown.ledger, plan, marker) for marker in ("straggler", "last_rows AS")]
+    nodes.append(plan_of(grown.ledger, lambda c: plan(c, PER_DAY // 16), "last_rows AS"))
     with grown.engine.begin() as connection:
         plan(connection)
     return nodes

@@ -45,7 +45,16 @@ compared AS MATERIALIZED (
         FROM ledger_eod.sampled_rows
         INNER JOIN ledger_eod.runs AS storing ON storing.run_id = sampled_rows.run_id
         WHERE sampled_rows.key_set = 'pending'
-            AND storing.run_id >= CAST(:base_pending_from_run_id AS bigint)
+            AND sampled_rows.run_id BETWEEN CAST(:base_pending_from_run_id AS bigint) AND CAST(:base_run_id AS bigint)
+            AND NOT  -- counted since it was sampled
+-- include is_counted(key: sampled_rows.transaction_key; base: base)
+            AND NOT EXISTS (  -- gone since then: another row may have its key now
+                SELECT
+                FROM ledger_eod.run_exceptions AS itemised
+                WHERE itemised.run_id = CAST(:base_run_id AS bigint)
+                    AND itemised.transaction_key = sampled_rows.transaction_key
+                    AND itemised.cause = 'gone'
+            )
             AND
 -- include in_chain(
 --     run: storing

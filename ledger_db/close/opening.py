@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import date, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, literal, select, update
 
 from ledger_db.books.tables import balances, transactions
 from ledger_db.close import tables
 from ledger_db.close.captured import capture_balances, note_new_balances
 from ledger_db.close.cluster import ensure_cluster, require_own_records, serialise_opening
-from ledger_db.close.cut import BELOW_EVERY_KEY
+from ledger_db.close.cut import BELOW_EVERY_KEY, base_parameters
 from ledger_db.close.runs import (
     Kind,
     Run,
@@ -29,13 +30,16 @@ from ledger_db.close.runs import (
 from ledger_db.close.samples import require_same_rows
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import ChainDiffers, Hint, OutOfOrder, PeriodNotEnded
+from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import system_identifier
 from ledger_db.server.connections import without_time_limit
 
 ONE_DAY = timedelta(days=1)
 
-#: So many rows of pending keys are stored by each close anew. Of more, only what the base did not have.
+#: So many rows of pending keys are stored by each close anew. Of more, only what the base did not have,
 FEW_PENDING_ROWS = 100
+#: while not more than so many rows are read for each of those.
+MOST_ROWS_READ = 4
 
 
 def dates_to_close(
@@ -361,24 +365,21 @@ def insert_run(
 
 
 def _pending_from(connection: Connection, base: Run | None) -> int | None:
-    """The run whose set of pending keys those of a new run add to; None: it stores all of them.
+    """The run whose set of pending keys those of a new run add to; None: it stores all of them, as without a base.
 
-    It does while they are few, and when what runs added is half as much as the whole: so neither what is stored nor
-    what is read for one run is more than some times what is pending.
+    So neither what a close stores nor what is read to know its pending keys is more than some times what is pending.
     """
     if base is None:
         return None
-    runs, keys = tables.runs, tables.run_keys
-    is_whole = keys.c.run_id == base.pending_from
-    whole, added = connection.execute(
-        select(func.count().filter(is_whole), func.count().filter(~is_whole))
-        .select_from(keys.join(runs, runs.c.run_id == keys.c.run_id))
-        .where(
-            keys.c.key_set == "pending", runs.c.kind == "close", runs.c.status == "certified",
-            runs.c.genesis_run_id == base.genesis_run_id, runs.c.run_id.between(base.pending_from, base.run_id),
-        )
-    ).one()  # fmt: skip
-    return None if whole <= FEW_PENDING_ROWS + 2 * added else base.pending_from
+    found = _weigh_pending_keys(connection, base)
+    is_whole = found.pending_count <= FEW_PENDING_ROWS or found.read_count > MOST_ROWS_READ * found.pending_count
+    return None if is_whole else base.pending_from
+
+
+def _weigh_pending_keys(connection: Connection, base: Run) -> Row[Any]:
+    return connection.execute(
+        statement(connection, "close.weigh_pending_keys"), base_parameters(connection, base)
+    ).one()
 
 
 def _opens_at(follows: Run | None, business_date: date, calendar: BusinessCalendar, closes_at: datetime) -> datetime:

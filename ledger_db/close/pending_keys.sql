@@ -15,6 +15,7 @@ SELECT
                 WHERE counted.block = stored.block
                     AND counted.key_set = 'counted'
                     AND counted.run_id > CAST(:{base}_pending_from_run_id AS bigint)
+                    AND counted.run_id <= CAST(:{base}_run_id AS bigint)
                     AND
 -- include in_chain(
 --     run: counting
@@ -36,7 +37,8 @@ FROM (
         FROM ledger_eod.run_keys AS pending
         INNER JOIN ledger_eod.runs AS storing ON storing.run_id = pending.run_id
         WHERE pending.key_set = 'pending'
-            AND storing.run_id >= CAST(:{base}_pending_from_run_id AS bigint)
+            AND pending.run_id >= CAST(:{base}_pending_from_run_id AS bigint)
+            AND pending.run_id <= CAST(:{base}_run_id AS bigint)
             AND
 -- include in_chain(
 --     run: storing

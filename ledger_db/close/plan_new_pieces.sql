@@ -3,7 +3,7 @@
 -- run_id: the run. after_key, up_to_key: above the former, up to the latter.
 -- part_mask: 1,023 for pieces that end with a part of 1,024 keys, so that they may be a little larger; else 0.
 -- Cost: two passes over these keys, by primary key alone.
-WITH RECURSIVE present AS (
+WITH RECURSIVE present AS MATERIALIZED (  -- else it is counted for each piece
     SELECT
         count(*) AS row_count,
         CASE

@@ -67,6 +67,17 @@ faults AS (
     WHERE CAST(:is_whole AS boolean)
     UNION ALL
     SELECT
+        'keys were pending and are in no piece' AS fault,
+        carried.block,
+        carried.keys
+    FROM carried
+    LEFT JOIN ledger_eod.run_pieces AS pieces
+        ON pieces.run_id = CAST(:run_id AS bigint)
+            AND pieces.work = 'older'
+            AND carried.block BETWEEN pieces.first_key >> 13 AND pieces.last_key >> 13
+    WHERE pieces.piece IS NULL
+    UNION ALL
+    SELECT
         'keys were counted before' AS fault,
         blocks.block,
         blocks.counted * earlier.keys AS keys

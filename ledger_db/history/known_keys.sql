@@ -43,7 +43,7 @@ pending_keys AS NOT MATERIALIZED (
     FROM ledger_eod.run_keys
     INNER JOIN known_runs ON known_runs.run_id = run_keys.run_id
     WHERE run_keys.key_set = 'pending'
-        AND known_runs.run_id BETWEEN CAST(:pending_from_run_id AS bigint) AND CAST(:pending_run_id AS bigint)
+        AND run_keys.run_id BETWEEN CAST(:pending_from_run_id AS bigint) AND CAST(:pending_run_id AS bigint)
 ),
 
 known_keys AS NOT MATERIALIZED (

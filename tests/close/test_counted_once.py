@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from ledger_db.close import opening
+from ledger_db.close.counting import plan_pieces
 from ledger_db.close.driver import resume_run
 from ledger_db.close.opening import abandon_run
 from ledger_db.close.runs import Run
 from ledger_db.core.calendar import BusinessCalendar
-from ledger_db.errors import OutOfOrder
+from ledger_db.errors import NotCertified, OutOfOrder
 from ledger_db.settings import get_settings
 from tests.testing.books import Books, major
 from tests.testing.ledger_model import keys_in, pending_in
@@ -752,7 +753,7 @@ def test_pieces_stay_even_in_one_settlement_of_one_transaction_with_one_huge_key
 
 
 def test_thousands_of_standing_orders_are_stored_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is in a block of its own. Later closes store what their base did not have pending, and now and then all."""
+    """Each is in a block of its own. A close stores what its base did not have, and all again when few are left."""
     monkeypatch.setattr(opening, "FEW_PENDING_ROWS", 10)
     for name in ("@world", "wallet"):
         books.open(name)
@@ -760,23 +761,94 @@ def test_thousands_of_standing_orders_are_stored_once(books: Books, monkeypatch:
         "INSERT INTO blnk.transactions (id, transaction_id, source, destination, precise_amount, currency, status, "
         "created_at, effective_date) OVERRIDING SYSTEM VALUE SELECT 8192 * number, 'txn_order_' || number, "
         "'bln_world_usd', 'bln_wallet', 100, 'USD', 'APPLIED', '2026-01-01 09:00', "
-        "timestamp '2026-01-02 09:00' + make_interval(days => number) FROM generate_series(1, 40) AS number"
+        "timestamp '2026-01-02 09:00' + make_interval(days => LEAST(number, 18)) FROM generate_series(1, 40) AS number"
     )
-    books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 8192 * 50)")
     stored, wholes = [], []
-    for day in range(1, 26):
+    for day in range(1, 24):
+        books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 8192 * (50 + :day))", day=day)
+        later = f"2026-01-20 {day:02}:00"
         books.post(f"""
             recorded          effective         source  destination  amount    reference
-            2026-01-{day:02} 09:00  2026-03-01 09:00  @world  wallet       1.00 USD  later-{day}
-            2026-01-{day:02} 10:00  2026-01-{day:02} 10:00  @world  wallet       1.00 USD  now-{day}
+            2026-01-{day:02} 09:00  {max(later, f"2026-01-{day:02} 09:00")}  @world  wallet  1.00 USD  later-{day}
+            2026-01-{day:02} 10:00  2026-01-{day:02} 10:00  @world  wallet  1.00 USD  now-{day}
         """)
-        books.execute("SELECT setval(pg_get_serial_sequence('blnk.transactions', 'id'), 8192 * (51 + :day))", day=day)
         run = books.close_day(f"2026-01-{day:02}")
-        orders = {f"order_{number}" for number in range(1, 41) if number > day - 2}
-        assert pending(books, run) == orders | {f"later-{number}" for number in range(1, day + 1)}
-        due = max(0, day - 2)
-        assert closed(books, run, "wallet") == [f"{day + due}.00"]
+        due = 40 if day >= 20 else max(0, day - 2)
+        orders = {f"order_{number}" for number in range(due + 1, 41)}
+        laters = {f"later-{number}" for number in range(1, day + 1)} if day < 20 else set()
+        assert pending(books, run) == orders | laters
+        assert closed(books, run, "wallet") == [f"{day + due + (day if day >= 20 else 0)}.00"]
         stored.append(len(named(books, "pending", run)))
         wholes.append(run.stores_all_pending)
-    assert [number for number, whole in enumerate(wholes) if whole] == [0, 17]
-    assert (set(stored[1:17]), stored[17], set(stored[18:])) == ({1}, 42, {1})
+    assert (stored[0], set(stored[1:19]), set(stored[19:])) == (41, {1}, {0})
+    assert (wholes[0], set(wholes[1:20]), set(wholes[20:])) == (True, {False}, {True})
+
+
+def test_blocks_that_are_counted_night_by_night_are_stored_whole_again(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the difference costs more each night, as every block has rows that became due."""
+    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", 0)
+    for name in ("@world", "wallet"):
+        books.open(name)
+    books.execute(
+        "INSERT INTO blnk.transactions (transaction_id, source, destination, precise_amount, currency, status, "
+        "created_at, effective_date) SELECT 'txn_order_' || number, 'bln_world_usd', 'bln_wallet', 100, 'USD', "
+        "'APPLIED', '2026-01-01 09:00', timestamp '2026-01-02 09:00' + make_interval(days => number) "
+        "FROM generate_series(1, 40) AS number"
+    )
+    runs = [books.close_day(f"2026-01-{day:02}") for day in range(1, 14)]
+    assert [number for number, run in enumerate(runs) if run.stores_all_pending] == [0, 6, 11]
+    assert [len(named(books, "pending", run)) for run in runs[:8]] == [40, 0, 0, 0, 0, 0, 35, 0]
+    assert pending(books, runs[-1]) == {f"order_{number}" for number in range(12, 41)}
+
+
+def test_a_key_that_another_row_has_after_its_own_was_itemised_as_gone(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first close sampled of it is not compared any more."""
+    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", -1)
+    for name in ("@world", "wallet"):
+        books.open(name)
+    books.post("""
+        recorded          effective         source  destination  amount    reference
+        2026-01-29 09:00  2026-02-09 09:00  @world  wallet       5.00 USD  order
+        2026-01-29 09:00  2026-02-09 09:00  @world  wallet       6.00 USD  stays
+        2026-01-29 10:00  2026-01-29 10:00  @world  wallet       7.00 USD  now
+    """)
+    thursday, key = books.close_day("2026-01-29"), key_of(books, "order")
+    archive(books, "order")
+    friday = books.close_day("2026-01-30")
+    assert (thursday.stores_all_pending, friday.stores_all_pending) == (True, False)
+    assert pending(books, friday) == {f"key {key}", "stays"}
+    books.insert(
+        id=key, source="bln_world_usd", destination="bln_wallet", precise_amount=100, currency="USD",
+        created_at="2026-01-31 09:00", reference="other",
+    )  # fmt: skip
+    saturday = books.close_day("2026-01-31")
+    assert set(counted(books, saturday)) == {"other"}
+    assert pending(books, saturday) == {"stays"}
+    assert closed(books, saturday, "wallet") == ["8.00"]
+
+
+@pytest.mark.parametrize("few_rows", [-1, 100])
+def test_a_piece_that_is_lost_certifies_nothing(books: Books, monkeypatch: pytest.MonkeyPatch, few_rows: int) -> None:
+    """Whether the run stores all that it leaves pending, or only what its base did not have."""
+    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", few_rows)
+    for name in ("@world", "wallet"):
+        books.open(name)
+    books.post("""
+        recorded          effective         source  destination  amount    reference
+        2026-01-29 09:00  2026-01-30 09:00  @world  wallet       5.00 USD  due
+        2026-01-29 09:00  2026-02-09 09:00  @world  wallet       6.00 USD  later
+    """)
+    books.close_day("2026-01-29")
+    friday = books.open_day("2026-01-30")
+    assert friday.stores_all_pending == (few_rows > 0)
+    with books.engine.begin() as connection:
+        plan_pieces(connection, friday.run_id, piece_size=10)
+    books.execute("DELETE FROM ledger_eod.run_pieces WHERE run_id = :run AND work = 'older'", run=friday.run_id)
+    with pytest.raises(
+        NotCertified, match=r"keys were pending and are in no (piece|set), the first in keys \{\[1,3\)\}"
+    ):
+        resume_run(books.engine, friday.run_id)

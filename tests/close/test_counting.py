@@ -237,11 +237,18 @@ class History:
                     "WHERE id = :key AND parent_transaction LIKE 'txn_%' AND status IN ('APPLIED', 'VOID')"
                 )
             case "delete", *_:
+                if self._would_look_remade(connection, key):
+                    return
                 row = connection.execute(text("SELECT * FROM blnk.transactions WHERE id = :key"), parameters)
                 self.removed += [{**each} for each in row.mappings()]
                 self.present.remove(key)
                 change = "DELETE FROM blnk.transactions WHERE id = :key"
         connection.execute(text(change), parameters)
+
+    def _would_look_remade(self, connection: Connection, key: int) -> bool:
+        """Of the few rows that such a ledger has counted, two that are gone may be most of those that are compared."""
+        sampled = set(connection.scalars(text("SELECT transaction_key FROM ledger_eod.sampled_rows")))
+        return key in sampled and any(row["id"] in sampled for row in self.removed)
 
     def _put_back(self, connection: Connection, number: int) -> int | None:
         """A row that was deleted is inserted again under its key, with a recorded id of now."""
@@ -591,7 +598,8 @@ def test_every_close_counts_what_the_model_says(
     seed: int,
 ) -> None:
     # How often a close stores all that is pending: never but for the first, now and then, always.
-    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", (-1000, 0, 100)[seed % 3])
+    monkeypatch.setattr(opening, "FEW_PENDING_ROWS", (-1, 0, 100)[seed % 3])
+    monkeypatch.setattr(opening, "MOST_ROWS_READ", (1000, 2, 4)[seed % 3])
     with contextmanager(database_of)(server_url, template_name) as ledger:
         history = History(Books(ledger))
         for name, currency in BALANCES.items():
