@@ -85,13 +85,14 @@ own_history AS NOT MATERIALIZED (
 ),
 
 -- How to find the balance's rows among those that are pending: among all of these, or among its own where it has less
--- than half as many. A run that was migrated has no pieces: among its own.
+-- than half as many. Those of the run whose set is whole are read too. A run that was migrated has no pieces: among its
+-- own.
 search AS MATERIALIZED (
     SELECT own.row_count < pending.row_count / 2 AS is_among_its_own
     FROM (
         SELECT COALESCE(CAST(sum(run_pieces.pending_count) AS bigint), 9223372036854775807) AS row_count
         FROM ledger_eod.run_pieces
-        WHERE run_pieces.run_id = CAST(:pending_run_id AS bigint)
+        WHERE run_pieces.run_id IN (CAST(:pending_from_run_id AS bigint), CAST(:pending_run_id AS bigint))
     ) AS pending
     CROSS JOIN
         LATERAL (
