@@ -499,6 +499,7 @@ def test_digests_of_rows_are_made_anew_where_the_rows_are_the_same(ledger: Ledge
     for undone in (  # what came after migration 0012
         "DROP TABLE ledger_eod.prepared_parts, ledger_eod.prepared_balances, ledger_eod.later_digests",
         "ALTER TABLE ledger_eod.run_pieces DROP COLUMN fingerprint",
+        "ALTER TABLE ledger_eod.runs DROP COLUMN pending_from_run_id",
         "ALTER FUNCTION ledger_eod.refuse_certified_removal() RENAME TO replaced",
         "UPDATE ledger_eod.schema_version SET version_num = '0011'",
     ):
@@ -524,6 +525,7 @@ def test_balances_that_others_captured_are_digested_as_they_are_found(ledger: Le
     made = books.rows(f"SELECT run_id, digest {ours}")
     assert [run_id for run_id, _ in made] == [run.run_id]
     unguarded(books, "ledger_eod.figure_digests", f"DELETE {ours}")
+    books.execute("ALTER TABLE ledger_eod.runs DROP COLUMN pending_from_run_id")
     books.execute("UPDATE ledger_eod.schema_version SET version_num = '0014'")
     migrate(ledger.engine)
     assert books.rows(f"SELECT run_id, digest {ours}") == made
