@@ -64,7 +64,7 @@ def measure_year(*, balances: int, transactions_per_day: int) -> list[dict[str, 
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             connection.execute(text(LATER_DAYS), {"run_id": run.run_id, "days": DAYS - 1, "blocks": blocks})
-        _vacuum(ledger)
+        ledger.tidy("ledger_eod.run_keys")
         with ledger.engine.connect() as connection:
             table, indexes = connection.execute(text(SIZES)).one()
             chance, took = random.Random(1), []
@@ -127,9 +127,3 @@ def _orders(balances: int, transactions_per_day: int, orders: int, apart: int) -
 def _size(ledger: BenchLedger) -> int:
     with ledger.engine.connect() as connection:
         return sum(connection.execute(text(SIZES)).one())
-
-
-def _vacuum(ledger: BenchLedger) -> None:
-    with ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("SET statement_timeout = 0"))
-        connection.execute(text("VACUUM (ANALYZE) ledger_eod.run_keys"))

@@ -80,11 +80,17 @@ class BenchLedger:
             )  # fmt: skip
         self.transactions += count
 
-    def tidy(self) -> None:
-        """Bring visibility map and statistics up to date, as autovacuum would have by night."""
+    def tidy(self, *others: str) -> None:
+        """Bring visibility map and statistics up to date, as autovacuum would have by night; of other tables, too."""
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("SET statement_timeout = 0"))
-            for table in ("blnk.balances", "blnk.transactions", "ledger_eod.activity", "ledger_eod.balance_snapshots"):
+            for table in (
+                "blnk.balances",
+                "blnk.transactions",
+                "ledger_eod.activity",
+                "ledger_eod.balance_snapshots",
+                *others,
+            ):
                 connection.execute(text(f"VACUUM (ANALYZE) {table}"))
             connection.execute(text("CHECKPOINT"))
 

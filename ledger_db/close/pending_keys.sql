@@ -5,27 +5,13 @@
 -- Cost: the sets of these closes, and in their blocks the keys that they counted, by index.
 SELECT
     stored.block,
-    stored.keys - COALESCE(
-        (
-            SELECT range_agg(counted.span)
-            FROM (
-                SELECT unnest(counted.keys) AS span
-                FROM ledger_eod.run_keys AS counted
-                INNER JOIN ledger_eod.runs AS counting ON counting.run_id = counted.run_id
-                WHERE counted.block = stored.block
-                    AND counted.key_set = 'counted'
-                    AND counted.run_id > CAST(:{base}_pending_from_run_id AS bigint)
-                    AND counted.run_id <= CAST(:{base}_run_id AS bigint)
-                    AND
--- include in_chain(
---     run: counting
---     genesis_run_id: CAST(:{base}_genesis_run_id AS bigint)
---     run_id: CAST(:{base}_run_id AS bigint)
+-- include uncounted_keys(
+--     keys: stored.keys
+--     block: stored.block
+--     condition: counted.run_id > CAST(:{base}_pending_from_run_id AS bigint)
+--     base: {base}
 -- )
-            ) AS counted
-        ),
-        int8multirange()
-    ) AS keys
+        AS keys
 FROM (
     SELECT
         spans.block,

@@ -6,14 +6,20 @@ WITH carried AS MATERIALIZED (
 -- include pending_keys(base: base)
 ),
 
-straggling AS MATERIALIZED (
+straggling AS MATERIALIZED (  -- the others
     SELECT
-        spans.block,
-        range_agg(spans.span) AS keys
+        came_since.block,
+        came_since.keys - COALESCE(carried.keys, int8multirange()) AS keys
     FROM (
+        SELECT
+            spans.block,
+            range_agg(spans.span) AS keys
+        FROM (
 -- include straggling_keys(base: base)
-    ) AS spans
-    GROUP BY spans.block
+        ) AS spans
+        GROUP BY spans.block
+    ) AS came_since
+    LEFT JOIN carried ON carried.block = came_since.block
 ),
 
 written AS (
@@ -23,26 +29,26 @@ written AS (
         'older' AS key_set,
         0 AS piece,
         CAST(:business_date AS date) AS effective_date,
-        straggling.block,
-        straggling.keys - COALESCE(carried.keys, int8multirange()) AS keys
+        block,
+        keys
     FROM straggling
-    LEFT JOIN carried ON carried.block = straggling.block
-    WHERE NOT isempty(straggling.keys - COALESCE(carried.keys, int8multirange()))
+    WHERE NOT isempty(keys)
 ),
 
 sized AS (
     SELECT
         block,
-        div(sum(sum(key_count)) OVER (ORDER BY block) - 1, CAST(:piece_size AS bigint)) AS part
+        div(sum(sum(upper(span) - lower(span))) OVER (ORDER BY block) - 1, CAST(:piece_size AS bigint)) AS part
     FROM (
         SELECT
-            COALESCE(carried.block, straggling.block) AS block,
-            upper(span) - lower(span) AS key_count
+            block,
+            unnest(keys) AS span
         FROM carried
-        FULL JOIN straggling ON straggling.block = carried.block
-        CROSS JOIN LATERAL unnest(
-            COALESCE(carried.keys, int8multirange()) + COALESCE(straggling.keys, int8multirange())
-        ) AS span
+        UNION ALL
+        SELECT
+            block,
+            unnest(keys) AS span
+        FROM straggling
     ) AS spans
     GROUP BY block
 )

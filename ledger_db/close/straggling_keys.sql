@@ -19,28 +19,14 @@ UNION ALL
 SELECT
     brought.block,
     unnest(
-        brought.keys * int8multirange(int8range(NULL, CAST(:{base}_max_transaction_key AS bigint), '[]'))
-        - COALESCE(
-            (
-                SELECT range_agg(counted.span)
-                FROM (
-                    SELECT unnest(counted.keys) AS span
-                    FROM ledger_eod.run_keys AS counted
-                    INNER JOIN ledger_eod.runs AS counting ON counting.run_id = counted.run_id
-                    WHERE counted.block = brought.block
-                        AND counted.key_set = 'counted'
-                        AND
--- include in_chain(
---     run: counting
---     genesis_run_id: CAST(:{base}_genesis_run_id AS bigint)
---     run_id: CAST(:{base}_run_id AS bigint)
--- )
-                ) AS counted
-            ),
-            int8multirange()
-        )
+-- include uncounted_keys(keys: brought.keys; block: brought.block; condition: TRUE; base: {base})
     ) AS span
-FROM ledger_eod.cluster_keys AS brought
-WHERE brought.cluster_id = CAST(:cluster_id AS bigint)
-    AND CAST(:{base}_is_foreign AS boolean)
-    AND brought.block <= CAST(:{base}_max_transaction_key AS bigint) >> 13
+FROM (
+    SELECT
+        block,
+        keys * int8multirange(int8range(NULL, CAST(:{base}_max_transaction_key AS bigint), '[]')) AS keys
+    FROM ledger_eod.cluster_keys
+    WHERE cluster_id = CAST(:cluster_id AS bigint)
+        AND CAST(:{base}_is_foreign AS boolean)
+        AND block <= CAST(:{base}_max_transaction_key AS bigint) >> 13
+) AS brought
