@@ -57,13 +57,12 @@ def _measure(transactions: int, balances: int, rounds: int) -> dict[str, Any]:
         ledger.close(FIRST_DATE)
         day = FIRST_DATE
         for number in range(rounds + 1):  # the first round warms up
-            bare: list[float] = []
             for workers in (1, 2):
                 day += timedelta(days=1)
                 after = _highest_key(ledger)
                 ledger.add_transactions(transactions, first_date=day, days=1)
                 ledger.tidy()
-                bare += [_cpu_of(ledger, partial(_bare, day, after, memory)) for memory in ("4MB", WORK_MEM)]
+                bare = {memory: _cpu_of(ledger, partial(_bare, day, after, memory)) for memory in ("4MB", WORK_MEM)}
                 run_id = _open(ledger, day)
                 counting, seconds = _cpu_of_pool(ledger, partial(_count, ledger, run_id, workers))
                 rest, _ = _cpu_of_pool(ledger, partial(resume_run, ledger.engine, run_id, batch_size=10_000))
@@ -71,9 +70,8 @@ def _measure(transactions: int, balances: int, rounds: int) -> dict[str, Any]:
                     note(f"seconds {workers}", seconds)
                     note("counting", counting)
                     note("close", counting + rest)
-            if number:
-                note("bare 4MB", min(bare[0::2]))
-                note(f"bare {WORK_MEM}", min(bare[1::2]))
+                    for memory, spent in bare.items():
+                        note(f"bare {memory}", spent)
     figures = {what: median(values) for what, values in found.items()}
     least = max(min(figures["bare 4MB"], figures[f"bare {WORK_MEM}"]), 0.01)  # the clock of a process ticks so often
     return {
