@@ -1,5 +1,5 @@
--- The keys that the previous chain has in a set, up to its last close, one row for each block. key_set: the set.
--- Parameters previous_run_id, previous_genesis_run_id: that close.
+-- The keys that a chain has in a set, up to one of its closes, one row for each block. key_set: the set.
+-- base: names the parameters that say which: :base_run_id and :base_genesis_run_id.
 SELECT
     spans.block,
     range_agg(spans.span) AS keys
@@ -13,8 +13,8 @@ FROM (
         AND
 -- include in_chain(
 --     run: closing
---     genesis_run_id: CAST(:previous_genesis_run_id AS bigint)
---     run_id: CAST(:previous_run_id AS bigint)
+--     genesis_run_id: CAST(:{base}_genesis_run_id AS bigint)
+--     run_id: CAST(:{base}_run_id AS bigint)
 -- )
 ) AS spans
 GROUP BY spans.block

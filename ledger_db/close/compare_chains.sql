@@ -18,11 +18,11 @@ released AS MATERIALIZED (
 ),
 
 counted_before AS MATERIALIZED (
--- include chain_keys_by_block(key_set: counted)
+-- include chain_keys_by_block(key_set: counted; base: previous)
 ),
 
 released_before AS MATERIALIZED (
--- include chain_keys_by_block(key_set: released)
+-- include chain_keys_by_block(key_set: released; base: previous)
 ),
 
 keyed AS NOT MATERIALIZED (

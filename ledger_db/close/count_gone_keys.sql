@@ -6,6 +6,6 @@ SELECT
         WHERE t.id >= lower(spans.span) AND t.id < upper(spans.span)
     )), 0) AS gone_count
 FROM (
--- include chain_keys_by_block(key_set: counted)
+-- include chain_keys_by_block(key_set: counted; base: previous)
 ) AS counted
 CROSS JOIN LATERAL unnest(counted.keys) AS spans (span)

@@ -107,17 +107,7 @@ older AS MATERIALIZED (
 ),
 
 waiting AS MATERIALIZED (  -- counted, and their holds are not released yet
-    SELECT
-        spans.block,
-        range_agg(spans.span) AS keys
-    FROM (
-        SELECT
-            run_keys.block,
-            unnest(run_keys.keys) AS span
-        FROM ledger_eod.run_keys
-        WHERE run_keys.run_id = CAST(:base_run_id AS bigint) AND run_keys.key_set = 'waiting'
-    ) AS spans
-    GROUP BY spans.block
+-- include close.keys_by_block(run_id: CAST(:base_run_id AS bigint); key_set: waiting)
 ),
 
 -- One scan for each side: summing a union of both costs 50 % more.

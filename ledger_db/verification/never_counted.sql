@@ -8,30 +8,8 @@ WITH older AS MATERIALIZED (
 -- include close.older_keys(base: base)
 ),
 
-placed AS MATERIALIZED (
-    SELECT
-        spans.block,
-        range_agg(spans.span) AS keys
-    FROM (
-        SELECT
-            run_keys.block,
-            unnest(run_keys.keys) AS span
-        FROM ledger_eod.run_keys
-        INNER JOIN ledger_eod.runs AS closing ON closing.run_id = run_keys.run_id
-        WHERE run_keys.key_set = 'counted'
-            AND
--- include close.in_chain(
---     run: closing
---     genesis_run_id: CAST(:base_genesis_run_id AS bigint)
---     run_id: CAST(:base_run_id AS bigint)
--- )
-        UNION ALL
-        SELECT
-            older.block,
-            unnest(older.keys) AS span
-        FROM older
-    ) AS spans
-    GROUP BY spans.block
+counted AS MATERIALIZED (
+-- include close.chain_keys_by_block(key_set: counted; base: base)
 ),
 
 present AS MATERIALIZED (
@@ -45,8 +23,12 @@ present AS MATERIALIZED (
 
 SELECT found.*
 FROM present
-LEFT JOIN placed ON placed.block = present.block
-CROSS JOIN LATERAL unnest(present.keys - COALESCE(placed.keys, int8multirange())) AS spans (span)
+LEFT JOIN counted ON counted.block = present.block
+LEFT JOIN older ON older.block = present.block
+CROSS JOIN
+    LATERAL unnest(
+        present.keys - COALESCE(counted.keys, int8multirange()) - COALESCE(older.keys, int8multirange())
+    ) AS spans (span)
 CROSS JOIN
     LATERAL (  -- ORDER BY, so that each span stays a look-up
         SELECT

@@ -25,7 +25,7 @@ MIGRATIONS: Final = "ledger_db/attach/migrations/versions/"
 CUT_FILES: Final = ("ledger_db/close/after_cut.sql", "ledger_db/close/in_cut.sql")
 SHARED_INCLUDES: Final = (
     "close.after_cut", "close.in_cut", "close.in_chain", "close.is_counted", "close.not_counted", "close.older_keys",
-    "close.pending_keys", "close.business_date", "close.since_cut",
+    "close.pending_keys", "close.keys_by_block", "close.chain_keys_by_block", "close.business_date", "close.since_cut",
 )  # fmt: skip
 #: Runs an edit by hand, and prints it as it runs it.
 DEMO: Final = "deployments/demo.py"
