@@ -14,7 +14,7 @@ from sqlalchemy import text
 from benchmarks.history import LIMIT_MS, timed
 from benchmarks.ledgers import BenchLedger, bench_ledger
 from ledger_db.close.runs import Run
-from ledger_db.verification.closed_dates import check_close
+from ledger_db.verification.closed_dates import check_run
 
 FIRST_DATE = date(2016, 1, 1)
 DAYS_A_YEAR = 365
@@ -90,7 +90,7 @@ def _checking(ledger: BenchLedger, runs: list[Run]) -> float:
     for run in random.Random(1).sample(runs[1:], 30):
         with ledger.engine.begin() as connection:
             started = time.perf_counter()
-            checked = check_close(connection, run.run_id)
+            checked = check_run(connection, run.run_id)
             taken.append(time.perf_counter() - started)
         assert checked.transaction_count
         assert not checked.findings

@@ -6,6 +6,7 @@ verification, and a difference that was found before is the same discrepancy.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from flows.parts.hints import with_hint
 from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
 from flows.parts.progress import Job
 from ledger_db.errors import Hint, RunAtWork, first_line
+from ledger_db.verification.closed_dates import RowsLeftOut
 from ledger_db.verification.driver import VerificationReport
 from ledger_db.verification.sweeps import Tally, Verification
 from tasks import verification as verifying
@@ -99,7 +101,10 @@ def _verify(verification: Verification, batch_size: int, job: Job) -> Verificati
         raise
     outcome = VerificationOutcome(report, job.duration_ms, job.phases_ms)
     for why, count in sum((part.rows_left_out for part in mapped.results), Counter()).items():
-        get_run_logger().warning("the raw rows of %s closes were not compared: %s", count, why)
+        get_run_logger().log(
+            logging.INFO if why is RowsLeftOut.interim else logging.WARNING,
+            "the raw rows of %s runs were not compared: %s", count, why,
+        )  # fmt: skip
     _report(outcome, job)
     return outcome
 
@@ -109,11 +114,11 @@ def _compare(verification: Verification, batch_size: int, job: Job) -> tuple[Tal
     verification_id = verification.verification_id
     progress_key = reports.artifact_key("progress", "verify", verification.scope)
     if verification.scope == "checksums":
-        closes = verifying.find_closes_to_check()
+        run_ids = verifying.find_runs_to_check()
         with job.phase("compare"):
             return Tally(), map_batches(
-                verifying.check_closes, verification_id, closes,
-                progress_key=progress_key, description=f"{verification.name}: {len(closes)} closes",
+                verifying.check_runs, verification_id, run_ids,
+                progress_key=progress_key, description=f"{verification.name}: {len(run_ids)} certified runs",
             )  # fmt: skip
     checking = verifying.check_transactions.submit(verification_id)  # needs the cut only: it runs beside the others
     with job.phase("collect"):

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from prefect import get_run_logger, task
 
 from ledger_db.attach.migrate import require_current
-from ledger_db.close import row_checksums
-from ledger_db.close.runs import Run
+from ledger_db.close.runs import Run, certified_run_ids
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.server.connections import ledger_engine, transaction
 from ledger_db.verification import driver
@@ -26,7 +25,7 @@ from tasks.retries import LEDGER_TASK
 
 @dataclass(frozen=True)
 class PartialVerification:
-    """The figures of some batches. ``rows_left_out``: of how many closes the raw rows were not compared, and why."""
+    """The figures of some batches. ``rows_left_out``: of how many runs the raw rows were not compared, and why."""
 
     tally: Tally
     rows_left_out: Counter[RowsLeftOut] = field(default_factory=Counter)
@@ -85,10 +84,10 @@ def plan_ranges(verification_id: int, batch_size: int) -> list[KeyRange]:
 
 
 @task(**LEDGER_TASK)
-def find_closes_to_check() -> list[int]:
-    """The closes whose raw rows can be checked, oldest first."""
+def find_runs_to_check() -> list[int]:
+    """All certified runs, oldest first."""
     with transaction() as connection:
-        return row_checksums.closes_to_check(connection)
+        return certified_run_ids(connection)
 
 
 @task(**LEDGER_TASK)
@@ -112,15 +111,15 @@ def verify_ranges(verification_id: int, ranges: list[KeyRange]) -> PartialVerifi
 
 
 @task(**LEDGER_TASK)
-def check_closes(verification_id: int, run_ids: list[int]) -> PartialVerification:
-    """Check some closes against their raw rows, each at one instant of its own, and store the findings.
+def check_runs(verification_id: int, run_ids: list[int]) -> PartialVerification:
+    """Check some certified runs against their raw rows, each at one instant of its own, and store the findings.
 
     Raises:
         BatchFailed: names each close that failed and why.
     """
 
     def check(run_id: int) -> CheckResult:
-        return driver.check_close(ledger_engine(), verification_id, run_id)
+        return driver.check_run(ledger_engine(), verification_id, run_id)
 
     checked = for_each(
         check, run_ids, name=lambda run_id: f"run {run_id}",

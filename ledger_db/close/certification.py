@@ -52,18 +52,17 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     _prove_amounts(connection, run)
     require_approval(connection, run)
     _store_totals(connection, run, found, expected)
-    store_figure_digests(connection, run_id)
+    this_run = update(tables.runs).where(tables.runs.c.run_id == run_id)
     connection.execute(
-        update(tables.runs)
-        .where(tables.runs.c.run_id == run_id)
-        .values(
-            status="certified",
+        this_run.values(
             certified_at=func.clock_timestamp(),
             snapshot_count=sum(row.balance_count for row in found.values()),
             checksum=checksum_snapshots(connection, run),
             refusal=None,
         )
     )
+    store_figure_digests(connection, run_id)  # which covers these, and is stored of an open run only
+    connection.execute(this_run.values(status="certified"))
     return find_run(connection, run_id)
 
 

@@ -42,15 +42,14 @@ def stored_checksums(connection: Connection, run: Run) -> dict[date, RowChecksum
     return {row.effective_date: RowChecksum(*row) for row in rows}
 
 
-def closes_to_check(connection: Connection) -> list[int]:
-    """The certified closes whose counted rows are known, oldest first: those with sets of keys, or without rows."""
-    runs, keys, activity = tables.runs, tables.run_keys, tables.activity
-    has_keys = exists().where(keys.c.run_id == runs.c.run_id, keys.c.key_set == "counted")
-    has_activity = exists().where(activity.c.run_id == runs.c.run_id)
-    return list(
-        connection.scalars(
-            select(runs.c.run_id)
-            .where(runs.c.kind == "close", runs.c.status == "certified", has_keys | ~has_activity)
-            .order_by(runs.c.run_id)
-        )
-    )
+def has_known_keys(connection: Connection, run: Run) -> bool:
+    """Whether it is known which rows a run counted. Not of a close that was in another cluster before keys were stored.
+
+    A run that was counted by its keys has them; where they are gone its digests tell.
+    """
+    if run.planned_at is not None:
+        return True
+    keys, activity = tables.run_keys, tables.activity
+    has_keys = exists().where(keys.c.run_id == run.run_id, keys.c.key_set == "counted")
+    has_activity = exists().where(activity.c.run_id == run.run_id)
+    return bool(connection.scalar(select(has_keys | ~has_activity)))

@@ -160,6 +160,12 @@ def _newest_certified(is_until: bool, is_up_to: bool) -> Select[Any]:
     return query.where(runs.c.genesis_run_id == current).order_by(runs.c.closes_at.desc()).limit(1)
 
 
+def certified_run_ids(connection: Connection) -> list[int]:
+    """All certified runs, closes and interim ones, oldest first."""
+    runs = tables.runs
+    return list(connection.scalars(select(runs.c.run_id).where(runs.c.status == "certified").order_by(runs.c.run_id)))
+
+
 def certified_close_of(connection: Connection, business_date: date) -> Run:
     """The certified close of one business date.
 

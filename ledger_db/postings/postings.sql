@@ -13,7 +13,12 @@ ruled_transactions AS NOT MATERIALIZED (  -- every row, whether it counts or not
         t.parent_transaction,
         legacy.rate,
         minor.amount,
-        sha256(record_send(said.digested_row)) AS row_digest,
+        sha256(
+            CASE
+                WHEN legacy.rate = 1 THEN record_send(said.digested_row)
+                ELSE record_send(row(said.digested_row, trim_scale(legacy.rate)))
+            END
+        ) AS row_digest,
         -- Five times as fast, and no proof of anything. The hash of a number leaves out its sign.
         hash_record_extended(
             said.digested_row, hash_record_extended(row(t.amount < 0, t.precise_amount < 0), 0)

@@ -2,8 +2,8 @@
 -- another date now. The rows are those of the run's keys, whatever has become of them.
 -- run_id, business_date, closes_at, genesis_run_id, time_zone, cut_off: the run. dates: the business dates to compare.
 -- base_run_id, base_closes_at: its base, NULL and '-infinity' without one. Amounts in minor units.
--- Returns, for each balance and date, what was collected (then, stored) and what the rows add up to (now, proven), with
--- at most 20 transactions, and at most 20 that have another date now.
+-- Returns, for each balance and date, what was collected (then, stored) and what the rows add up to (now, proven), and
+-- whether it differs, with at most 20 transactions, and at most 20 that have another date now.
 -- Read-only. Cost: the run's rows on these dates, by primary key.
 WITH
 -- include postings.postings
@@ -128,27 +128,33 @@ compared AS (  -- FULL: a removed row can leave a balance without postings, an e
         COALESCE(raw.inflight_debit_balance, 0) AS proven_inflight_debit_balance
     FROM collected
     FULL JOIN raw USING (balance_key, effective_date)
+),
+
+judged AS (
+    SELECT
+        compared.*,
+        row(
+            compared.postings_then, compared.stored_credit_balance, compared.stored_debit_balance,
+            compared.stored_inflight_credit_balance, compared.stored_inflight_debit_balance
+        ) <> row(
+            compared.postings_now, compared.proven_credit_balance, compared.proven_debit_balance,
+            compared.proven_inflight_credit_balance, compared.proven_inflight_debit_balance
+        ) AS differs
+    FROM compared
 )
 
 SELECT
-    compared.*,
+    judged.*,
     ARRAY(
         SELECT t.transaction_id FROM blnk.transactions AS t
-        WHERE t.id = ANY(compared.transaction_keys)
+        WHERE t.id = ANY(judged.transaction_keys)
         ORDER BY t.id DESC
     ) AS transaction_ids,
     ARRAY(
         SELECT t.transaction_id FROM blnk.transactions AS t
-        WHERE t.id = ANY(compared.moved_keys)
+        WHERE t.id = ANY(judged.moved_keys)
         ORDER BY t.id
     ) AS moved_transaction_ids
-FROM compared
-WHERE compared.moved_keys IS NOT NULL
-    OR (
-        compared.postings_then, compared.stored_credit_balance, compared.stored_debit_balance,
-        compared.stored_inflight_credit_balance, compared.stored_inflight_debit_balance
-    ) IS DISTINCT FROM (
-        compared.postings_now, compared.proven_credit_balance, compared.proven_debit_balance,
-        compared.proven_inflight_credit_balance, compared.proven_inflight_debit_balance
-    )
-ORDER BY compared.effective_date, compared.balance_key
+FROM judged
+WHERE judged.differs OR judged.moved_keys IS NOT NULL
+ORDER BY judged.effective_date, judged.balance_key

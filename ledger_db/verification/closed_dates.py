@@ -1,4 +1,4 @@
-"""Closed dates: compares each close's raw rows, its snapshots and its other figures with the digests that it stored.
+"""Closed dates: compares each run's raw rows, its snapshots and its other figures with the digests that it stored.
 
 A close's rows are those of the keys that it counted, whatever date they have now. Findings name the dates whose rows
 differ, then the balances on them, the rows that have another date now, and how many are gone.
@@ -7,7 +7,7 @@ differ, then the balances on them, the rows that have another date now, and how 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -21,6 +21,7 @@ from ledger_db.close.certification import checksum_snapshots
 from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.figure_digests import digest_figures, stored_figure_digests
 from ledger_db.close.new_chain import chain_was_ended
+from ledger_db.close.row_checksums import has_known_keys, stored_checksums
 from ledger_db.close.row_digests import Digests, digests_then_and_now
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.amounts import EXACT, Parts, difference_of, plain, total
@@ -35,15 +36,17 @@ NAMED: Final = 20
 
 
 class RowsLeftOut(StrEnum):
-    """Why the raw rows of a close are not compared: only its snapshots and other figures are."""
+    """Why the raw rows of a run are not compared: only its snapshots and other figures are."""
 
     no_digests = "made before checksums were stored"
+    unknown_rows = "made in another cluster, before the keys of what was counted were stored"
     ended_chain = "of a chain that an approved new one has ended"
+    interim = "interim, whose rows may change until a close counts them"
 
 
 @dataclass(frozen=True)
-class CloseCheck:
-    """The findings on one close. ``rows_left_out``: why its raw rows are not compared, where they are not."""
+class RunCheck:
+    """The findings on one run. ``rows_left_out``: why its raw rows are not compared, where they are not."""
 
     run_id: int
     transaction_count: int
@@ -56,34 +59,48 @@ class CloseCheck:
         return Tally(batch_count=1)
 
 
-def check_close(connection: Connection, run_id: int) -> CloseCheck:
-    """Check one close: its raw rows, its snapshots and its other figures against the digests that it stored.
+def check_run(connection: Connection, run_id: int) -> RunCheck:
+    """Check one certified run: its raw rows, its snapshots and its other figures against the digests that it stored.
 
     The rows of a chain that an approved new one has ended are not compared: they were when it was proposed.
-    Names first the dates, then the balances on them. Reads only. Cost: the close's own rows, and the chain's activity
-    where its snapshots were altered.
+    Names first the dates, then the balances on them. Reads only. Cost: the run's own rows, its late ones twice, and the
+    chain's activity where its snapshots were altered.
 
     Raises:
         UnknownRun: there is none of this id.
     """
     run = find_run(connection, run_id)
     without_time_limit(connection)
-    was_ended = chain_was_ended(connection, run.genesis_run_id)
-    findings = _findings_on_snapshots(connection, run) + _findings_on_figures(connection, run, rows_too=not was_ended)
-    if was_ended:
-        return CloseCheck(run_id, 0, RowsLeftOut.ended_chain, findings)
+    findings = _findings_on_snapshots(connection, run)
+    left_out = _why_left_out(connection, run)
+    if left_out is not None:
+        knows_rows = left_out is RowsLeftOut.no_digests
+        return RunCheck(
+            run_id, 0, left_out, findings + _findings_on_figures(connection, run, rows_too=knows_rows)
+        )  # fmt: skip
     then, now = digests_then_and_now(connection, run)
-    if not then and _stored_no_digests(connection, run):
-        return CloseCheck(run_id, 0, RowsLeftOut.no_digests, findings)
     dates = sorted({day for piece, day in then.keys() | now.keys() if then.get((piece, day)) != now.get((piece, day))})
+    findings += _findings_on_figures(connection, run, rows_too=True, but=dates)
     if dates:
         findings += _findings_on_rows(connection, run, dates, then, now)
-    return CloseCheck(run_id, sum(digest.transaction_count for digest in now.values()), None, findings)
+    return RunCheck(run_id, sum(digest.transaction_count for digest in now.values()), None, findings)
 
 
-def _stored_no_digests(connection: Connection, run: Run) -> bool:
-    has_activity = exists().where(tables.activity.c.run_id == run.run_id)
-    return run.planned_at is None and bool(connection.scalar(select(has_activity)))
+def _why_left_out(connection: Connection, run: Run) -> RowsLeftOut | None:
+    """Why a run's raw rows cannot be compared; None: they can."""
+    if run.kind == "interim":
+        return RowsLeftOut.interim
+    if chain_was_ended(connection, run.genesis_run_id):
+        return RowsLeftOut.ended_chain
+    if not has_known_keys(connection, run):
+        return RowsLeftOut.unknown_rows
+    if run.planned_at is None and not stored_checksums(connection, run) and _has_activity(connection, run):
+        return RowsLeftOut.no_digests
+    return None
+
+
+def _has_activity(connection: Connection, run: Run) -> bool:
+    return bool(connection.scalar(select(exists().where(tables.activity.c.run_id == run.run_id))))
 
 
 def _findings_on_rows(
@@ -143,6 +160,8 @@ def _changed_date(
 
 
 def _changed_balances(connection: Connection, run: Run, dates: list[date]) -> Sequence[Row[Any]]:
+    if not dates:
+        return []
     return connection.execute(
         statement(connection, "verification.changed_balances"),
         {
@@ -171,18 +190,24 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
     )  # fmt: skip
     return [
         altered,
-        *(
+        *(  # a close's snapshots are sums of its chain's activity
             _changed_balance(
                 run, row, run.business_date, f"snapshot of run {run.run_id}",
                 {"snapshot": "missing" if row.is_missing else "altered"},
             )
-            for row in _altered_snapshots(connection, run)
+            for row in (_altered_snapshots(connection, run) if run.kind == "close" else [])
         ),
     ]  # fmt: skip
 
 
-def _findings_on_figures(connection: Connection, run: Run, *, rows_too: bool) -> list[Finding]:
-    """What of a close's figures was altered; of its activity, the balances too, where the rows can tell them."""
+def _findings_on_figures(
+    connection: Connection, run: Run, *, rows_too: bool, but: Collection[date] = ()
+) -> list[Finding]:
+    """What of a run's figures was altered; of its activity, the balances too, where the rows can tell them.
+
+    Late activity is compared with its rows in any case: answers are made of it, and no snapshot shows it by itself.
+    ``but``: dates whose rows are not those of the digests, which are compared with them elsewhere.
+    """
     then, now = stored_figure_digests(connection, run.run_id), digest_figures(connection, run.run_id)
     altered = sorted(subject for subject in then.keys() | now.keys() if then.get(subject) != now.get(subject))
     findings = [
@@ -193,15 +218,28 @@ def _findings_on_figures(connection: Connection, run: Run, *, rows_too: bool) ->
         )
         for subject in altered
     ]  # fmt: skip
-    if "activity" in altered and rows_too:
-        findings += [
-            _changed_balance(
-                run, row, row.effective_date, f"activity of run {run.run_id}",
-                {"activity": "altered", "effective_date": str(row.effective_date)},
-            )
-            for row in _changed_balances(connection, run, _dates_of(connection, run))
-        ]  # fmt: skip
-    return findings
+    if not rows_too:
+        return findings
+    counted = _dates_of(connection, run)
+    late = [day for day in counted if day <= _base_date(connection, run) and day not in but]
+    was_altered = "activity" in altered
+    changed = _changed_balances(connection, run, counted if was_altered else late)
+    return findings + [
+        _changed_balance(
+            run, row, row.effective_date, f"activity of run {run.run_id}",
+            {
+                "activity": "altered" if was_altered else "not what its rows say",
+                "effective_date": str(row.effective_date),
+            },
+        )
+        for row in changed
+        if was_altered or row.differs
+    ]  # fmt: skip
+
+
+def _base_date(connection: Connection, run: Run) -> date:
+    base = base_of(connection, run)
+    return date.min if base is None else base.business_date
 
 
 def _dates_of(connection: Connection, run: Run) -> list[date]:

@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from ledger_db.books.tables import balances, transactions
 from ledger_db.close.new_chain import is_ended
-from ledger_db.close.row_checksums import closes_to_check
+from ledger_db.close.runs import certified_run_ids
 from ledger_db.close.tables import captured_balances, runs
 from ledger_db.core.amounts import Parts, plain, total
 from ledger_db.postings.rules import statement
@@ -155,10 +155,10 @@ def close_unseen(connection: Connection, verification: Verification) -> int:
 def _is_seen_by(connection: Connection, verification: Verification) -> ColumnElement[bool]:
     """Whether a verification of this scope would see an open discrepancy if the difference were still there.
 
-    Checksums: what was found of the closes that it checks.
+    Checksums: what was found of certified runs.
     """
     if verification.scope == "checksums":
-        run_ids = closes_to_check(connection)
+        run_ids = certified_run_ids(connection)
         return and_(
             _KNOWN.c.business_date.is_not(None),
             cast(_KNOWN.c.evidence["run_id"].astext, BigInteger) == any_(literal(run_ids, ARRAY(BigInteger))),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from ledger_db.close.row_checksums import closes_to_check
+from ledger_db.close.runs import certified_run_ids
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import BatchFailed, Hint, RunAtWork, first_line, is_transient
 from ledger_db.server.connections import one_instant, transaction
@@ -32,7 +32,7 @@ class VerificationReport:
 
 @dataclass(frozen=True)
 class VerificationResult(VerificationReport):
-    """A report with every finding. ``rows_left_out``: of how many closes the raw rows were not compared, and why."""
+    """A report with every finding. ``rows_left_out``: of how many runs the raw rows were not compared, and why."""
 
     findings: list[Finding]
     rows_left_out: Counter[RowsLeftOut]
@@ -40,7 +40,7 @@ class VerificationResult(VerificationReport):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one step of a verification found, stored and counted. ``rows_left_out``: as of a close that was checked."""
+    """What one step of a verification found, stored and counted. ``rows_left_out``: as of a run that was checked."""
 
     tally: Tally
     findings: list[Finding]
@@ -82,7 +82,7 @@ def verify(
             )
         with ThreadPoolExecutor(workers) as pool:
             if scope == "checksums":
-                steps = _check_closes(engine, verification, pool)
+                steps = _check_runs(engine, verification, pool)
             else:
                 steps = _check_balances(engine, verification, batch_size or get_settings().batch_size, pool)
         return _result_of(engine, verification, steps)
@@ -104,10 +104,10 @@ def _check_balances(
     return [checking, *(pool.submit(check_range, engine, verification_id, keys) for keys in planned)]
 
 
-def _check_closes(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[CheckResult]]:
+def _check_runs(engine: Engine, verification: Verification, pool: ThreadPoolExecutor) -> list[Future[CheckResult]]:
     with transaction(engine) as connection:
-        run_ids = closes_to_check(connection)
-    return [pool.submit(check_close, engine, verification.verification_id, run_id) for run_id in run_ids]
+        run_ids = certified_run_ids(connection)
+    return [pool.submit(check_run, engine, verification.verification_id, run_id) for run_id in run_ids]
 
 
 def check_transactions(engine: Engine, verification_id: int) -> CheckResult:
@@ -124,10 +124,10 @@ def check_range(engine: Engine, verification_id: int, keys: KeyRange) -> CheckRe
     return CheckResult(check.tally + _record(engine, verification_id, check.findings), check.findings)
 
 
-def check_close(engine: Engine, verification_id: int, run_id: int) -> CheckResult:
-    """Check one close against its raw rows at one instant, and store the findings."""
+def check_run(engine: Engine, verification_id: int, run_id: int) -> CheckResult:
+    """Check one certified run against its raw rows at one instant, and store the findings."""
     with one_instant(engine) as connection:
-        check = closed_dates.check_close(connection, run_id)
+        check = closed_dates.check_run(connection, run_id)
     tally = check.tally + _record(engine, verification_id, check.findings)
     return CheckResult(tally, check.findings, check.rows_left_out)
 

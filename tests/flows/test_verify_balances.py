@@ -37,7 +37,7 @@ def closed(books: Books) -> Books:
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    for each in (verifying.verify_ranges, verifying.check_closes, verifying.collect_postings):
+    for each in (verifying.verify_ranges, verifying.check_runs, verifying.collect_postings):
         monkeypatch.setattr(each, "retry_delay_seconds", [0.0])
         monkeypatch.setattr(each, "retry_jitter_factor", None)
 

@@ -300,5 +300,5 @@ class Books:
 def unguarded(books: Books, table: str, statement: str) -> None:
     """A change by somebody who may switch triggers off."""
     books.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-    assert books.execute(statement) == 1
+    assert books.execute(statement) > 0
     books.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")

@@ -9,7 +9,10 @@ from sqlalchemy.exc import DBAPIError
 from ledger_db.close import figure_digests
 from ledger_db.close.opening import abandon_run
 from ledger_db.core.amounts import plain
+from ledger_db.verification import driver
+from ledger_db.verification.closed_dates import RowsLeftOut
 from tests.testing.books import Books, unguarded
+from tests.testing.oracle import interim
 from tests.testing.verifications import verify
 
 
@@ -39,8 +42,21 @@ def test_nothing_is_found_on_figures_as_they_were_stored(closed: Books) -> None:
     assert closed.rows("SELECT run_id, subject FROM ledger_eod.figure_digests ORDER BY run_id, subject") == [
         (run_id, subject)
         for run_id, subjects in (
-            (1, ["activity", "captured balances", "exceptions", "keys", "pieces", "totals"]),
-            (2, ["activity", "captured balances", "keys", "pieces", "totals"]),
+            (
+                1,
+                [
+                    "activity",
+                    "captured balances",
+                    "cluster",
+                    "exceptions",
+                    "keys",
+                    "pieces",
+                    "run",
+                    "samples",
+                    "totals",
+                ],
+            ),
+            (2, ["activity", "captured balances", "keys", "pieces", "run", "samples", "totals"]),
         )
         for subject in subjects
     ]
@@ -116,6 +132,26 @@ def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, mon
             "INSERT INTO ledger_eod.captured_balances VALUES (999, 'bln_ghost', 'USD', -1, NULL)",
             "2026-01-30", "balances since the base",
         ),
+        (
+            "run_keys",
+            "UPDATE ledger_eod.run_keys SET keys = keys + '{[900,901)}' WHERE run_id = 2 AND key_set = 'counted'",
+            "2026-01-31", "keys",
+        ),
+        ("run_keys", "DELETE FROM ledger_eod.run_keys WHERE run_id = 2", "2026-01-31", "keys"),
+        (
+            "runs",
+            "UPDATE ledger_eod.runs SET closes_at = closes_at - interval '1 hour' WHERE run_id = 1",
+            "2026-01-30", "run",
+        ),
+        ("runs", "UPDATE ledger_eod.runs SET snapshot_count = 7 WHERE run_id = 2", "2026-01-31", "run"),
+        ("sampled_rows", "DELETE FROM ledger_eod.sampled_rows WHERE run_id = 2", "2026-01-31", "samples"),
+        ("clusters", "UPDATE ledger_eod.clusters SET max_recorded_xid = '9999'", "2026-01-30", "cluster"),
+        ("cluster_keys", "INSERT INTO ledger_eod.cluster_keys VALUES (1, 9, '{[7,8)}')", "2026-01-30", "cluster"),
+        (
+            "chain_differences",
+            "INSERT INTO ledger_eod.chain_differences VALUES (1, 1, 100, 0, 0, 0)",
+            "2026-01-30", "chain differences",
+        ),
         ("run_pieces", "UPDATE ledger_eod.run_pieces SET counted_count = 1 WHERE run_id = 1", "2026-01-30", "pieces"),
         (
             "figure_digests",
@@ -130,6 +166,51 @@ def test_an_altered_figure_is_named(closed: Books, table: str, statement: str, d
     assert (str(found[0].business_date), found[0].cause, found[0].evidence[subject]) == (
         date, "row_edited_or_removed", "altered",
     )  # fmt: skip
+
+
+def test_a_late_arrival_altered_with_its_digest_is_not_what_its_rows_say(closed: Books) -> None:
+    unguarded(
+        closed,
+        "ledger_eod.activity",
+        "UPDATE ledger_eod.activity SET credit_balance = credit_balance + 7 WHERE run_id = 2 AND is_late",
+    )
+    with closed.engine.connect() as connection:
+        forged = figure_digests.digest_figures(connection, 2)["activity"]
+    unguarded(
+        closed,
+        "ledger_eod.figure_digests",
+        f"UPDATE ledger_eod.figure_digests SET digest = '{forged}' WHERE run_id = 2 AND subject = 'activity'",
+    )
+    found = verify(closed, "checksums").findings
+    assert [(str(each.business_date), each.evidence["activity"]) for each in found] == [
+        ("2026-01-30", "not what its rows say"), ("2026-01-30", "not what its rows say"),
+    ]  # fmt: skip
+
+
+def test_an_altered_interim_run_is_named(closed: Books) -> None:
+    """Its rows may be edited until a close counts them; what it stored of them may not."""
+    closed.post("""
+        recorded          effective         source  destination  amount     reference
+        2026-02-01 09:00  2026-01-30 09:00  wallet  shop          5.00 USD  third
+    """)
+    run = interim(closed, "2026-02-01 10:00")
+    unguarded(
+        closed, "blnk.transactions", "UPDATE blnk.transactions SET effective_date = NULL WHERE reference = 'third'"
+    )
+    checked = driver.verify(closed.engine, scope="checksums")
+    assert (checked.findings, checked.rows_left_out) == ([], {RowsLeftOut.interim: 1})
+    for table, statement, subject in (
+        ("activity", f"UPDATE ledger_eod.activity SET is_late = FALSE WHERE run_id = {run.run_id}", "activity"),
+        ("run_keys", f"DELETE FROM ledger_eod.run_keys WHERE run_id = {run.run_id}", "keys"),
+        (
+            "balance_snapshots",
+            f"UPDATE ledger_eod.balance_snapshots SET debit_balance = 0 WHERE run_id = {run.run_id}",
+            "snapshots",
+        ),
+    ):
+        unguarded(closed, f"ledger_eod.{table}", statement)
+        found = verify(closed, "checksums").findings
+        assert (run.run_id, "altered") in [(each.evidence["run_id"], each.evidence.get(subject)) for each in found]
 
 
 @pytest.mark.parametrize("run_id", [-1, 0, 1, 2, 3, 10_000])
