@@ -13,12 +13,26 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import correction, counting, growth, history, keys, memory, preparing, snapshot, verification, years
+from benchmarks import (
+    correction,
+    counting,
+    growth,
+    heavy_day,
+    history,
+    indexes,
+    keys,
+    memory,
+    preparing,
+    snapshot,
+    verification,
+    years,
+)
+from ledger_db.settings import get_settings
 
 RESULTS = Path(__file__).parent / "results.json"
 NAMES = (
-    "snapshot", "counting", "preparing", "growth", "history", "years", "keys", "standing-orders", "memory", "genesis",
-    "since-close", "correction",
+    "snapshot", "counting", "heavy-day", "preparing", "growth", "history", "years", "keys", "standing-orders",
+    "indexes", "memory", "genesis", "since-close", "correction",
 )  # fmt: skip
 
 console = Console()
@@ -45,6 +59,11 @@ def main(
             rows = counting.measure(
                 [(1_000_000 // scale, 200_000 // scale), (200_000 // scale, 50_000 // scale)], rounds=min(rounds, 3)
             )
+        elif name == "heavy-day":
+            rows = heavy_day.measure(
+                balances=200_000 // scale, transactions=5_000_000 // scale,
+                piece_size=get_settings().piece_size // scale,
+            )  # fmt: skip
         elif name == "preparing":
             rows = preparing.measure(1_000_000 // scale, 200_000 // scale, rounds=min(rounds, 3))
         elif name == "growth":
@@ -67,6 +86,8 @@ def main(
             rows = keys.measure_orders(
                 balances=20_000 // scale, transactions_per_day=5_000 // scale, orders=10_000 // scale
             )
+        elif name == "indexes":
+            rows = indexes.measure(balances=200_000 // scale, transactions=200_000 // scale, rounds=rounds)
         elif name == "genesis":
             rows = verification.from_genesis(balances=200_000 // scale, transactions=2_000_000 // scale, rounds=rounds)
         elif name == "since-close":
@@ -96,8 +117,14 @@ def _show(name: str, rows: list[dict[str, Any]]) -> None:
     for column in rows[0]:
         table.add_column(column.replace("_", " "), justify="right")
     for row in rows:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+        table.add_row(*(_shown(value) for value in row.values()))
     console.print(table)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 if __name__ == "__main__":

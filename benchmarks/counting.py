@@ -19,7 +19,7 @@ from ledger_db.close.driver import resume_run
 from ledger_db.settings import get_settings
 
 FIRST_DATE = date(2026, 1, 1)
-LIMITS = {"counting": 2.5, "close": 5.0, "speedup": 1.7}
+LIMITS = {"counting": 2.5, "close": 5.0, "speedup": 1.7, "temp_bytes": 0}
 
 # The columns of a piece's activity, by balance; no exceptions, holds, keys or digests.
 BARE = """
@@ -43,7 +43,10 @@ INNER JOIN blnk.balances USING (balance_id)
 
 
 def measure(days: list[tuple[int, int]], *, rounds: int) -> list[dict[str, Any]]:
-    """For each size of a day, transactions and balances: medians of CPU seconds of the database's sessions."""
+    """For each size of a day, transactions and balances: medians of CPU seconds of the database's sessions.
+
+    ``temp_bytes``: what all closes wrote to temporary files.
+    """
     return [_measure(transactions, balances, rounds) for transactions, balances in days]
 
 
@@ -55,7 +58,7 @@ def _measure(transactions: int, balances: int, rounds: int) -> dict[str, Any]:
 
     with bench_ledger("counting", balances=balances, transactions=balances, first_date=FIRST_DATE, days=1) as ledger:
         ledger.close(FIRST_DATE)
-        day = FIRST_DATE
+        day, temp_bytes = FIRST_DATE, 0
         for number in range(rounds + 1):  # the first round warms up
             for workers in (1, 2):
                 day += timedelta(days=1)
@@ -63,9 +66,11 @@ def _measure(transactions: int, balances: int, rounds: int) -> dict[str, Any]:
                 ledger.add_transactions(transactions, first_date=day, days=1)
                 ledger.tidy()
                 bare = {memory: _cpu_of(ledger, partial(_bare, day, after, memory)) for memory in ("4MB", WORK_MEM)}
+                written = ledger.temp_bytes()
                 run_id = _open(ledger, day)
                 counting, seconds = _cpu_of_pool(ledger, partial(_count, ledger, run_id, workers))
                 rest, _ = _cpu_of_pool(ledger, partial(resume_run, ledger.engine, run_id, batch_size=10_000))
+                temp_bytes += ledger.temp_bytes() - written
                 if number:
                     note(f"seconds {workers}", seconds)
                     note("counting", counting)
@@ -87,6 +92,8 @@ def _measure(transactions: int, balances: int, rounds: int) -> dict[str, Any]:
         "close_limit": LIMITS["close"],
         "two_workers_are_faster": round(figures["seconds 1"] / figures["seconds 2"], 2),
         "two_workers_limit": LIMITS["speedup"],
+        "temp_bytes": temp_bytes,
+        "temp_bytes_limit": LIMITS["temp_bytes"],
     }
 
 

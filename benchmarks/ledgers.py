@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import QueuePool
 
 from ledger_db.attach.migrate import migrate
 from ledger_db.books.tables import TRANSACTION_INDEXES
@@ -19,6 +20,7 @@ from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.key_ranges import KeyRange
+from ledger_db.postings.rules import Status
 from ledger_db.server import connections as database
 from ledger_db.settings import get_settings
 
@@ -33,30 +35,58 @@ SELECT
 FROM generate_series(0, CAST(:balances AS integer) - 1) AS i
 """
 
-# Spread evenly over [starts_at, starts_at + days); one in a hundred moves the hot balance, which is balance 0 (or, as
-# each row stays within one currency, 1 or 2); late_share of them count a day earlier than they are recorded.
+# Spread evenly over [starts_at, starts_at + days); one in hot_every moves a hot balance, and one in a hundred counts a
+# day earlier than it is recorded. Each row stays within one currency: balance 0 is hot or, of three, 1 or 2 as well.
 TRANSACTIONS = """
 INSERT INTO blnk.transactions (
     transaction_id, source, destination, reference, amount, precise_amount, precision, currency, status, created_at,
-    effective_date
+    effective_date, parent_transaction
 )
 SELECT
     'txn_' || CAST(md5(CAST(i AS text)) AS uuid),
-    'bln_' || CAST(md5(CAST(CASE WHEN i % 100 = 0 THEN i % 3 ELSE 3 * (h1 % (:balances / 3)) + i % 3 END AS text))
+    'bln_' || CAST(md5(CAST(CASE WHEN is_hot THEN currency ELSE 3 * (h1 % (:balances / 3)) + currency END AS text))
         AS uuid),
-    'bln_' || CAST(md5(CAST(3 * (h2 % (:balances / 3)) + i % 3 AS text)) AS uuid),
+    'bln_' || CAST(md5(CAST(3 * (h2 % (:balances / 3)) + currency AS text)) AS uuid),
     'ref_' || i, CAST(100 + h1 % 100000 AS numeric) / 100, 100 + h1 % 100000, 100,
-    (CAST(:currencies AS text []))[1 + i % 3], 'APPLIED', at,
-    CASE WHEN i % 100 = 7 THEN at - interval '1 day' ELSE at END
+    (CAST(:currencies AS text []))[1 + currency],
+    CASE WHEN i % :pair_every = :pair_every - 2 THEN COALESCE(:parents, 'APPLIED') ELSE 'APPLIED' END, at,
+    COALESCE(CAST(:effective_at AS timestamp), CASE WHEN i % 100 = 7 THEN at - interval '1 day' ELSE at END),
+    CASE WHEN like_row < i THEN 'txn_' || CAST(md5(CAST(like_row AS text)) AS uuid) END
 FROM (
     SELECT
-        i,
-        hashint8extended(i, 1) & 9223372036854775807 AS h1,
-        hashint8extended(i, 2) & 9223372036854775807 AS h2,
-        CAST(:starts_at AS timestamp) + (i - :first) * (make_interval(days => :days) / :transactions) AS at
-    FROM generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :transactions - 1) AS i
+        i, like_row, at,
+        like_row % :hot_every = 0 AS is_hot,
+        CASE WHEN like_row % :hot_every = 0 THEN like_row % :hot_balances ELSE like_row % 3 END AS currency,
+        hashint8extended(like_row, 1) & 9223372036854775807 AS h1,
+        hashint8extended(like_row, 2) & 9223372036854775807 AS h2
+    FROM (
+        SELECT
+            i,
+            CASE WHEN CAST(:parents AS text) IS NOT NULL AND i % :pair_every = :pair_every - 1 THEN i - 1 ELSE i END
+                AS like_row,
+            CAST(:starts_at AS timestamp) + (i - :first) * (make_interval(days => :days) / :transactions) AS at
+        FROM generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :transactions - 1) AS i
+    ) AS paired
 ) AS numbered
 """
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is not alike in all generated transactions.
+
+    ``parents``: the status of one transaction in ``pair_every``, of which the next one is the applied child.
+    ``effective_at``: one instant for all.
+    """
+
+    hot_every: int = 100
+    hot_balances: int = 3
+    effective_at: datetime | None = None
+    parents: Status | None = None
+    pair_every: int = 2
+
+
+ORDINARY = Mix()
 
 
 @dataclass
@@ -67,7 +97,7 @@ class BenchLedger:
     balances: int
     transactions: int = 0
 
-    def add_transactions(self, count: int, *, first_date: date, days: int) -> None:
+    def add_transactions(self, count: int, *, first_date: date, days: int, mix: Mix = ORDINARY) -> None:
         """Record transactions spread over some days, in one database transaction."""
         with self.engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
@@ -76,9 +106,23 @@ class BenchLedger:
                 {
                     "first": self.transactions, "transactions": count, "balances": self.balances, "days": days,
                     "starts_at": datetime.combine(first_date, datetime.min.time()), "currencies": list(CURRENCIES),
+                    **asdict(mix),
                 },
             )  # fmt: skip
         self.transactions += count
+
+    def load(self, count: int, *, first_date: date, days: int, mix: Mix = ORDINARY) -> None:
+        """Record many transactions: without our indexes, which are built afterwards."""
+        with self.engine.begin() as connection:
+            for index in TRANSACTION_INDEXES:
+                index.drop(connection)
+            connection.execute(text("ALTER TABLE blnk.transactions DISABLE TRIGGER ALL"))
+        self.add_transactions(count, first_date=first_date, days=days, mix=mix)
+        with self.engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("ALTER TABLE blnk.transactions ENABLE TRIGGER ALL"))
+            for index in TRANSACTION_INDEXES:
+                index.create(connection)
 
     def tidy(self, *others: str) -> None:
         """Bring visibility map and statistics up to date, as autovacuum would have by night; of other tables, too."""
@@ -93,6 +137,18 @@ class BenchLedger:
             ):
                 connection.execute(text(f"VACUUM (ANALYZE) {table}"))
             connection.execute(text("CHECKPOINT"))
+
+    def temp_bytes(self) -> int:
+        """What the database wrote to temporary files so far; no session may be at work."""
+        assert isinstance(self.engine.pool, QueuePool)
+        with ExitStack() as stack:
+            idle = [stack.enter_context(self.engine.connect()) for _ in range(max(self.engine.pool.checkedin(), 1))]
+            for connection in idle:  # a session reports what it wrote a second late, unless asked
+                connection.execute(text("SELECT pg_stat_force_next_flush()"))
+                connection.commit()
+            return int(
+                idle[0].scalar(text("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()")) or 0
+            )
 
     def open(self, business_date: date, *, count: bool = True) -> Run:
         """Open a close, and count its rows unless told otherwise."""
@@ -131,7 +187,7 @@ def _tomorrow() -> datetime:
 
 @contextmanager
 def bench_ledger(name: str, *, balances: int, transactions: int, first_date: date, days: int) -> Iterator[BenchLedger]:
-    """A ledger of that size, dropped at the end; loaded without our indexes, which are then added."""
+    """A ledger of that size, dropped at the end; loaded without our indexes, which are then built."""
     server = database.ledger_url()
     url = server.set(database=f"ledger_eod_bench_{name}_{os.getpid()}")
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
@@ -144,16 +200,7 @@ def bench_ledger(name: str, *, balances: int, transactions: int, first_date: dat
         with engine.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text(BALANCES), {"balances": balances, "currencies": list(CURRENCIES)})
-        with engine.begin() as connection:
-            for index in TRANSACTION_INDEXES:
-                index.drop(connection)
-            connection.execute(text("ALTER TABLE blnk.transactions DISABLE TRIGGER ALL"))
-        ledger.add_transactions(transactions, first_date=first_date, days=days)
-        with engine.begin() as connection:
-            connection.execute(text("SET LOCAL statement_timeout = 0"))
-            connection.execute(text("ALTER TABLE blnk.transactions ENABLE TRIGGER ALL"))
-            for index in TRANSACTION_INDEXES:
-                index.create(connection)
+        ledger.load(transactions, first_date=first_date, days=days)
         ledger.tidy()
         yield ledger
     finally:

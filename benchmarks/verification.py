@@ -22,7 +22,7 @@ FIRST_DATE = date(2026, 1, 1)
 BATCH_SIZE = 10_000
 LIMIT_FROM_GENESIS = 1.5
 
-#: Stored rows brought to what their postings say, so that there is nothing to find.
+#: Stored rows brought to what their postings say, so that there is nothing to find; no hold is left.
 SETTLE = """
 UPDATE blnk.balances AS stored
 SET
@@ -33,10 +33,10 @@ FROM (
     SELECT balance_id, sum(credit) AS credit, sum(debit) AS debit
     FROM (
         SELECT destination AS balance_id, precise_amount AS credit, 0 AS debit FROM blnk.transactions
-        WHERE id > :settled
+        WHERE id > :settled AND status = 'APPLIED'
         UNION ALL
         SELECT source, 0, precise_amount FROM blnk.transactions
-        WHERE id > :settled
+        WHERE id > :settled AND status = 'APPLIED'
     ) AS sides
     GROUP BY balance_id
 ) AS sums
