@@ -46,6 +46,10 @@ FROM (
 ) AS numbered
 """
 
+BY_THE_RULES = """
+SELECT sum(credit), sum(debit), sum(inflight_credit), sum(inflight_debit) FROM postings WHERE balance_id = :balance_id
+"""
+
 #: What one would write by hand, without holds, rates, missing precise amounts, exceptions.
 BY_HAND = """
 SELECT sum(credit), sum(debit)
@@ -66,9 +70,8 @@ WHERE balance_id = ANY(CAST(:balance_ids AS text []))
 
 def by_the_rules(connection: Connection, balance_id: str) -> None:
     """The bare sum of one balance by the posting rules."""
-    source = statement(connection, "history.balance_at_from_source").text
-    rules = source[source.index("WITH") : source.rindex("WHERE balance_id =")]
-    connection.execute(text(f"{rules} WHERE balance_id = :balance_id"), {"balance_id": balance_id}).one()
+    rules = statement(connection, "postings.postings").text
+    connection.execute(text(f"WITH {rules} {BY_THE_RULES}"), {"balance_id": balance_id}).one()
 
 
 def by_hand(connection: Connection, balance_id: str) -> None:
