@@ -154,6 +154,42 @@ def test_one_bad_batch_fails_the_flow_run_names_the_range_and_keeps_the_others(t
     assert_proved(ten, result.certificate.run)
 
 
+def test_one_piece_that_fails_for_good_keeps_the_others_and_the_next_flow_run_counts_it(
+    ten: Books, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEDGER_PIECE_SIZE", "2")
+    get_settings.cache_clear()
+    ten.execute("CREATE SEQUENCE public.attempts")
+    ten.execute(
+        "CREATE FUNCTION public.poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.piece = 3 THEN "
+        "PERFORM nextval('public.attempts'); RAISE EXCEPTION 'poisoned'; END IF; RETURN NEW; END $$"
+    )
+    ten.execute("CREATE TRIGGER poison BEFORE INSERT ON ledger_eod.row_digests FOR EACH ROW EXECUTE FUNCTION poison()")
+    state = snapshot()
+    assert state.is_failed()
+    assert state.message == (
+        "1 of 6 tasks failed, the other pieces are kept; run it again to count the missing ones. "
+        "run 1 could not count piece 3 (new, keys 4–5): poisoned"
+    )
+    assert attempts(ten) == 1  # only what is transient is tried again
+    assert "piece 3 (new, keys 4–5): poisoned" in heard.job_lines("balance_snapshots")[-1]["error"]
+    assert ten.rows("SELECT status::text, collected_at FROM ledger_eod.runs") == [("open", None)]
+    assert ten.rows("SELECT count(*) FROM ledger_eod.balance_snapshots") == [(0,)]
+    kept = "SELECT piece, done_at, xmin::text FROM ledger_eod.run_pieces WHERE piece <> 3 ORDER BY piece"
+    before = ten.rows(kept)
+    assert [(piece, done_at is not None) for piece, done_at, _ in before] == [
+        (1, True), (2, True), (4, True), (5, True), (6, True),
+    ]  # fmt: skip
+    assert ten.rows("SELECT done_at FROM ledger_eod.run_pieces WHERE piece = 3") == [(None,)]
+    assert ten.rows("SELECT count(*) FROM ledger_eod.run_keys WHERE piece = 3") == [(0,)]
+
+    ten.execute("DROP TRIGGER poison ON ledger_eod.row_digests")
+    result = snapshot().result()
+    assert (result.certificate.run.run_id, result.written) == (1, 11)
+    assert ten.rows(kept) == before
+    assert_proved(ten, result.certificate.run)
+
+
 def test_a_transient_failure_is_tried_again_until_it_passes(ten: Books) -> None:
     on_each_row(ten, "IF nextval('public.attempts') <= 2 THEN RAISE EXCEPTION 'busy' USING ERRCODE = '40001'; END IF;")
     result = snapshot(batch_size=100).result()
