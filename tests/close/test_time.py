@@ -317,6 +317,40 @@ def test_late_arrivals_are_dated_by_the_boundaries_that_were_closed(books: Books
     assert_proved(books, run)
 
 
+def test_what_arrives_more_than_ten_years_late_is_dated_on_the_day_it_is_of(books: Books) -> None:
+    books.post("""
+        recorded          source  destination  amount
+        2026-01-29 09:00  @world  wallet       1.00 USD
+    """)
+    books.close_day("2026-01-29")
+    books.close_day("2026-01-30")
+    books.post("""
+        recorded          effective         source  destination  amount
+        2026-01-31 09:00  2013-10-01 12:00  @world  wallet       2.00 USD
+        2026-01-31 09:00  1999-12-31 23:59  @world  wallet       4.00 USD
+    """)
+    run = books.close_day("2026-01-31")
+    assert (date(2026, 1, 29) - date(2013, 10, 1)).days == 4503
+
+    assert late_of(books, run) == [
+        ("bln_wallet", "1999-12-31", "4.00", 1), ("bln_wallet", "2013-10-01", "2.00", 1),
+        ("bln_world_usd", "1999-12-31", "-4.00", 1), ("bln_world_usd", "2013-10-01", "-2.00", 1),
+    ]  # fmt: skip
+    days = {
+        "1999-12-31": "0.00",
+        "2000-01-01": "4.00",
+        "2013-10-01": "4.00",
+        "2013-10-02": "6.00",
+        "2026-01-29": "6.00",
+    }
+    for at, amount in days.items():
+        assert books.balance("wallet", at=at) == books.balance("wallet", at=at, from_source=True) == amount
+        assert books.balance("wallet", at=at, known_at="2026-01-30") == "0.00"
+        assert books.balance("wallet", at=at, known_at="2026-01-31") == amount
+    assert snapshot(books, run, "wallet") == "7.00"
+    assert_proved(books, run)
+
+
 def test_late_totals_count_what_the_list_may_leave_out(books: Books) -> None:
     books.post("""
         recorded          source  destination  amount
