@@ -106,8 +106,8 @@ def plan_hold_pieces(connection: Connection, run_id: int, *, piece_size: int) ->
     """
     run = lock_open_run(connection, run_id)
     require_no_preparation(run)
-    _require_done(connection, run)
     pieces = tables.run_pieces
+    _require_done(run, _undone(connection, run_id, pieces.c.work != "holds"))
     planned = exists().where(pieces.c.run_id == run_id, pieces.c.work == "holds")
     if not connection.scalar(select(planned)):
         connection.execute(
@@ -164,7 +164,7 @@ def finish_counting(connection: Connection, run_id: int) -> CountedRows:
     run = lock_open_run(connection, run_id)
     require_no_preparation(run)
     if run.collected_at is None:
-        _require_done(connection, run)
+        _require_done(run, undone_pieces(connection, run_id))
         connection.execute(
             update(tables.runs).where(tables.runs.c.run_id == run_id).values(collected_at=func.clock_timestamp())
         )
@@ -277,8 +277,7 @@ def _undone(connection: Connection, run_id: int, of_work: ColumnElement[bool]) -
     return [Piece(*row) for row in rows]
 
 
-def _require_done(connection: Connection, run: Run) -> None:
-    undone = undone_pieces(connection, run.run_id)
+def _require_done(run: Run, undone: list[Piece]) -> None:
     if run.planned_at is None or undone:
         what = f"{len(undone)} of its pieces are" if run.planned_at else "its rows are"
         raise RunNotOpen(f"{run.name}: {what} not counted yet", hint=Hint.run_again)
