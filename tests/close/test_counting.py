@@ -17,15 +17,18 @@ from hypothesis import strategies as st
 from sqlalchemy import URL, Connection, RootTransaction, text
 
 from ledger_db.close import opening
+from ledger_db.close.cluster import find_cluster
+from ledger_db.close.counting import count_piece, plan_hold_pieces, plan_pieces
 from ledger_db.close.driver import SILENT, Report, resume_run
 from ledger_db.close.opening import abandon_run, open_close, open_interim
 from ledger_db.close.preparing import prepare_close
-from ledger_db.close.runs import Run
+from ledger_db.close.runs import Run, find_run
 from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.errors import NothingToPrepare, OutOfOrder
 from ledger_db.history.balance_at import balance_at
 from ledger_db.settings import get_settings
 from tests.testing.books import Books
+from tests.testing.clusters import become_a_copy
 from tests.testing.databases import database_of
 from tests.testing.histories import CALENDARS, MINUTES, START
 from tests.testing.ledger_model import (
@@ -36,6 +39,7 @@ from tests.testing.ledger_model import (
     Row,
     Table,
     add,
+    done_pieces,
     keys_in,
     pending_in,
     plus,
@@ -84,20 +88,39 @@ others = st.one_of(
     st.tuples(st.just("reserve"), st.integers(1, 3)),
     st.tuples(st.just("prepare"), st.sampled_from([None, None, 0])),
 )
-before_a_cut = st.one_of(records, records, others, st.tuples(st.just("put back"), numbers))
-after_a_cut = st.one_of(records, others)
-
-nights = st.tuples(
-    st.lists(before_a_cut, min_size=8, max_size=20),
-    st.lists(st.lists(records | others, min_size=1, max_size=4), max_size=3),  # before each it is counted in advance
-    st.sampled_from([0, 0, 0, 1]),  # missed dates before it
-    st.sampled_from(CALENDARS),
-    st.booleans(),  # an interim run first
-    st.sampled_from([None, None, 0, 1, 2]),  # a first close of the date is abandoned after so many steps
-    st.lists(after_a_cut, min_size=1, max_size=5),  # between the cut and the counting
-)
+#: Into another cluster: how much higher the ids of the rows are there than they were, None for as low as can be.
+moves = st.tuples(st.just("restore"), st.sampled_from([None, 0, 5, 50, 10**9]))
+before_a_cut = st.one_of(records, records, others, moves, st.tuples(st.just("put back"), numbers))
+after_a_cut = st.one_of(records, others, moves)
 
 Event = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Night:
+    """What happens before a date is closed, and how the close goes."""
+
+    events: list[Event]
+    rounds: list[list[Event]]  # before each it is counted in advance
+    missed: int  # dates before it
+    calendar: BusinessCalendar
+    is_interim_first: bool
+    abandoned: int | None  # a first close of the date is given up after so many steps
+    meanwhile: list[Event]  # between the cut and the counting
+    stops: list[tuple[int, list[Event]]]  # after so many steps it is stopped, and resumed after these events
+
+
+nights = st.builds(
+    Night,
+    events=st.lists(before_a_cut, min_size=8, max_size=20),
+    rounds=st.lists(st.lists(records | others, min_size=1, max_size=4), max_size=3),
+    missed=st.sampled_from([0, 0, 0, 1]),
+    calendar=st.sampled_from(CALENDARS),
+    is_interim_first=st.booleans(),
+    abandoned=st.sampled_from([None, None, 0, 1, 2]),
+    meanwhile=st.lists(after_a_cut, min_size=1, max_size=5),
+    stops=st.lists(st.tuples(st.integers(0, 5), st.lists(after_a_cut, min_size=1, max_size=4)), max_size=3),
+)
 
 
 class Interrupted(Exception):
@@ -109,6 +132,7 @@ class History:
     """Books being written, and the model of what each run must say."""
 
     books: Books
+    chance: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311
     model: Model = field(default_factory=Model)
     runs: list[Run] = field(default_factory=list)
     present: list[int] = field(default_factory=list)
@@ -118,7 +142,7 @@ class History:
     unknown: list[str] = field(default_factory=list)
     session: tuple[Connection, RootTransaction, int | None] | None = None
     number: int = 0
-    runs_began: bool = False
+    newest_run_id: int = 0
     in_progress: tuple[date, BusinessCalendar] | None = None
 
     # Events -------------------------------------------------------------------------------------------------------
@@ -131,6 +155,8 @@ class History:
                 self.finish_open(*rest)
             elif what == "prepare":
                 self.prepare(*rest)
+            elif what == "restore":
+                self._restore(*rest)
             else:
                 with self.books.engine.begin() as connection:
                     # the own copy of the ledger refuses edits and deletions; the reference does not
@@ -162,7 +188,7 @@ class History:
             row[side] = row[side] and f"bln_{row[side].removeprefix('bln_')}"
         row["id"] = self._key(connection, row["id"])
         row["created_at"] = row["created_at"].replace(tzinfo=None)
-        if not self.runs_began and not is_session and self.number % 3 == 0:
+        if not self.newest_run_id and not is_session and self.number % 3 == 0:
             row["recorded_xid"] = None  # recorded before installation
         return self._insert(connection, {"transaction_id": f"txn_{self.number}"} | row)
 
@@ -281,25 +307,49 @@ class History:
             transaction.rollback()
         connection.close()
 
+    def _restore(self, higher_by: int | None) -> None:
+        """The ledger comes into another cluster, with what is committed."""
+        self.finish_open("roll back")
+        with self.books.engine.begin() as connection:
+            become_a_copy(connection, higher_by)
+        self.model.come_into_another_cluster()
+
     # Runs ---------------------------------------------------------------------------------------------------------
 
     def table(self) -> Table:
         with self.books.engine.connect() as connection:
             return Table.read(connection)
 
-    def opened(self, run: Run) -> Run:
+    def arrive(self) -> None:
+        """Note with which rows the ledger came into this cluster, if something has just seen it here first."""
         with self.books.engine.connect() as connection:
-            self.model.open(run, Table.read(connection), read_balances(connection))
-        self.runs_began = True
+            if self.model.existing is None and find_cluster(connection) is not None:
+                self.model.existing = frozenset(row.key for row in Table.read(connection))
+
+    def opened(self, run: Run) -> Run:
+        """A run that has just been opened, or that goes on: none does in another cluster."""
+        self.arrive()
+        is_new = self.model.open_run is None or self.model.open_run.run.run_id != run.run_id
+        if is_new:
+            assert run.run_id > self.newest_run_id, f"{run.name} goes on in another cluster"
+            self.newest_run_id = run.run_id
+            with self.books.engine.connect() as connection:
+                self.model.open(run, read_balances(connection))
         return run
 
-    def finish(self, run: Run, *, check: bool = True) -> Run:
-        table = self.table()
-        run = resume_run(self.books.engine, run.run_id, batch_size=3).run
-        self.runs.append(run)
-        outcome = self.model.count(run, table)
-        if check:
-            check_run(self.books, outcome, self.model)
+    def work_on(self, run: Run, report: Report = SILENT) -> Run:
+        """Do what is left of a run, or what is done of that before ``report`` stops it."""
+        table, done = self.table(), done_pieces(self.books, run)
+        if run.planned_at is None:
+            self.model.plan(table)
+        with suppress(Interrupted):
+            resume_run(self.books.engine, run.run_id, batch_size=3, report=report)
+        self.model.count(table, done_pieces(self.books, run) - done)
+        with self.books.engine.connect() as connection:
+            run = find_run(connection, run.run_id)
+        if run.certified:
+            self.runs.append(run)
+            check_run(self.books, self.model.certify(), self.model)
         return run
 
     def close(
@@ -309,8 +359,12 @@ class History:
         meanwhile: Iterable[Event] = (),
         *,
         abandon_after: int | None = None,
+        stops: Iterable[tuple[int, list[Event]]] = (),
     ) -> None:
-        """Close a date; with ``abandon_after`` a first run of it is stopped after so many steps and given up."""
+        """Close a date; with ``abandon_after`` a first run of it is stopped after so many steps and given up.
+
+        ``stops``: after how many steps the run is stopped, and what happens then. Whoever goes on opens it again.
+        """
         if abandon_after is not None:
             run = self._open_close(day, calendar)
             if not interrupt(self.books, run, abandon_after):
@@ -320,7 +374,14 @@ class History:
             assert self.books.rows("SELECT * FROM ledger_eod.run_keys WHERE run_id = :run", run=run.run_id) == []
         run = self._open_close(day, calendar)
         self.play(meanwhile)
-        self.finish(run)
+        for steps, events in stops:
+            if not run.certified:
+                run = self.work_on(self._open_close(day, calendar), stopping_after(steps))
+            if self.runs:
+                check_history(self, 2)
+            self.play(events)
+        if not run.certified:
+            self.work_on(self._open_close(day, calendar))
 
     def _open_close(self, day: date, calendar: BusinessCalendar) -> Run:
         now = calendar.closes_at(day) + timedelta(hours=1)
@@ -342,13 +403,15 @@ class History:
                 self.books.engine, calendar=calendar, now=calendar.opens_at(day) + timedelta(hours=14), report=report,
                 writers_seconds=0,
             )  # fmt: skip
+        self.arrive()
 
     def interim(self, day: date, calendar: BusinessCalendar) -> None:
         now = calendar.opens_at(day) + timedelta(hours=13)
         with self.books.engine.begin() as connection:
             run = open_interim(connection, calendar=calendar, now=now, business_date=None)
+        self.arrive()
         if run is not None:
-            self.finish(self.opened(run))
+            self.work_on(self.opened(run))
 
 
 def stopping_after(steps: int) -> Report:
@@ -453,9 +516,9 @@ def differences(effects: Effects, model: Model) -> dict[str, Figures]:
     }
 
 
-def check_history(history: History, chance: random.Random, count: int) -> None:
+def check_history(history: History, count: int) -> None:
     """Random balances at random instants, as known now and at random runs, are the model's."""
-    table = history.table()
+    table, chance = history.table(), history.chance
     boundaries = [run.closes_at for run in history.runs] + [row.effective_at for row in table]
     with history.books.engine.connect() as connection:
         for _ in range(count):
@@ -496,7 +559,7 @@ def test_the_model_counts_once_releases_once_and_knows_what_was_pending() -> Non
         facts = {
             "run_id": number, "business_date": opens_at.date(), "kind": "close", "cut": cut, "time_zone": "UTC",
             "cut_off": opens_at.time(), "opens_at": opens_at, "closes_at": opens_at + ONE_DAY,
-            "base_run_id": number - 1 or None, "name": day,
+            "base_run_id": number - 1 or None, "name": day, "max_transaction_key": 9, "cluster_id": 1,
         }  # fmt: skip
         return cast("Run", SimpleNamespace(**facts))
 
@@ -509,8 +572,10 @@ def test_the_model_counts_once_releases_once_and_knows_what_was_pending() -> Non
 
     friday = run(1, "2026-01-30", "8:9:8")
     table = Table([hold, child, early, late, bad])
-    model.open(friday, table, names)
-    first = model.count(friday, table)
+    model.open(friday, names)
+    model.plan(table)
+    model.count(table)
+    first = model.certify()
     assert first.counted == dict.fromkeys((9, -3), date(2026, 1, 30))
     assert first.pending == {5: "future", 6: "uncountable"}
     assert (first.settling, first.released, first.waiting) == ({9}, {}, {9})
@@ -518,8 +583,10 @@ def test_the_model_counts_once_releases_once_and_knows_what_was_pending() -> Non
 
     saturday = run(2, "2026-01-31", "9:9:")
     table = Table([hold, replace(child, effective_at=moment("2026-02-05")), late])
-    model.open(saturday, table, names)
-    second = model.count(saturday, table)
+    model.open(saturday, names)
+    model.plan(table)
+    model.count(table)
+    second = model.certify()
     assert second.counted == {5: date(2026, 1, 31), 2: date(2026, 1, 30)}
     assert second.pending == {6: "gone"}
     assert (second.released, second.waiting) == ({9: date(2026, 1, 31)}, set())
@@ -561,7 +628,7 @@ def test_edits_between_any_two_pieces_count_nothing_twice(small_pieces: None, bo
         run = books.open_day(day.isoformat())
         interrupt(books, run, steps)
         with books.engine.begin() as connection:
-            model.open(run, Table.read(connection), read_balances(connection))
+            model.currency_of = read_balances(connection)
             connection.execute(text("SET LOCAL session_replication_role = replica"))
             moved = "CASE WHEN COALESCE(effective_date, created_at) < :end THEN :end ELSE :end - interval '1 hour' END"
             connection.execute(
@@ -587,6 +654,21 @@ def test_edits_between_any_two_pieces_count_nothing_twice(small_pieces: None, bo
     assert found["bln_wallet"] == Figures(8 * 10000, 8 * 3000, 0, 0)
 
 
+def test_a_close_that_is_stopped_when_its_holds_are_planned_goes_on(books: Books) -> None:
+    books.post("""
+        recorded          source  destination  amount    status    reference  parent
+        2026-01-30 09:00  @world  wallet       5.00 USD  INFLIGHT  hold       -
+        2026-01-30 10:00  @world  wallet       5.00 USD  APPLIED   paid       hold
+    """)
+    run = books.open_day("2026-01-30")
+    with books.engine.begin() as connection:
+        for piece in plan_pieces(connection, run.run_id, piece_size=10):
+            count_piece(connection, run.run_id, piece.piece)
+        assert len(plan_hold_pieces(connection, run.run_id, piece_size=10)) == 1
+    assert books.finish(run).certified
+    assert (books.balance("wallet", at="2026-01-31"), books.inflight("wallet", at="2026-01-31")) == ("5.00", "0.00")
+
+
 @pytest.mark.usefixtures("small_pieces")
 @given(written=st.lists(nights, min_size=3, max_size=4), seed=st.integers(0, 2**32))
 @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -594,47 +676,49 @@ def test_every_close_counts_what_the_model_says(
     monkeypatch: pytest.MonkeyPatch,
     server_url: URL,
     template_name: str,
-    written: list[Any],
+    written: list[Night],
     seed: int,
 ) -> None:
     # How often a close stores all that is pending: never but for the first, now and then, always.
     monkeypatch.setattr(opening, "FEW_PENDING_ROWS", (-1, 0, 100)[seed % 3])
     monkeypatch.setattr(opening, "MOST_ROWS_READ", (1000, 2, 4)[seed % 3])
     with contextmanager(database_of)(server_url, template_name) as ledger:
-        history = History(Books(ledger))
+        history = History(Books(ledger), random.Random(seed))  # noqa: S311
         for name, currency in BALANCES.items():
             history.books.open(name, currency)
         try:
-            play_nights(history, written, random.Random(seed))  # noqa: S311
+            play_nights(history, written)
         finally:
             history.finish_open("roll back")
 
 
-def play_nights(history: History, written: list[Any], chance: random.Random) -> None:
+def play_nights(history: History, written: list[Night]) -> None:
     day = START.date()
-    for events, rounds, missed, calendar, is_interim_first, abandoned, meanwhile in written:
-        history.in_progress = (day, calendar)
-        history.play(events)
-        for number, later in enumerate(rounds):
+    for night in written:
+        history.in_progress = (day, night.calendar)
+        history.play(night.events)
+        for number, later in enumerate(night.rounds):
             history.prepare()
             history.play(later)
-            if is_interim_first and number == 0:
-                history.interim(day, calendar)
-        if is_interim_first:
-            history.interim(day, calendar)
+            if night.is_interim_first and number == 0:
+                history.interim(day, night.calendar)
+        if night.is_interim_first:
+            history.interim(day, night.calendar)
+        if history.runs:
+            check_history(history, 3)
         try:
-            for _ in range(missed):
-                history.close(day, calendar)
+            for _ in range(night.missed):
+                history.close(day, night.calendar)
                 day += ONE_DAY
-            history.close(day, calendar, meanwhile, abandon_after=abandoned)
+            history.close(day, night.calendar, night.meanwhile, abandon_after=night.abandoned, stops=night.stops)
             day += ONE_DAY
         except OutOfOrder:  # the new calendar's date ends before the last close did
             continue
-        check_history(history, chance, 15)
+        check_history(history, 10)
     history.finish_open("commit")
     history.close(day, BusinessCalendar())
     while day <= START.date() + timedelta(days=LAST_DAY):  # until nothing is in the future any more
         day += ONE_DAY
         history.close(day, BusinessCalendar())
     check_chain(history)
-    check_history(history, chance, 30)
+    check_history(history, 30)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, text
 
 from ledger_db.server import embedded
 from ledger_db.server.connections import make_engine
@@ -19,6 +19,7 @@ from ledger_db.settings import Settings
 from tests.testing.books import Ledger
 
 DATABASE = "ledger"
+_WITH_CUTS = ("clusters", "runs")
 #: The program folders of each version: the wheel's two, and those of Debian's packages where they are.
 VERSIONS = {
     15: Path("/usr/lib/postgresql/15/bin"),
@@ -128,6 +129,25 @@ def ledger_on(url: URL) -> Iterator[Ledger]:
         yield Ledger(url, engine)
     finally:
         engine.dispose()
+
+
+def become_a_copy(connection: Connection, higher_by: int | None) -> None:
+    """As if the ledger had been dumped in another cluster and restored here: its transaction ids are that one's.
+
+    ``higher_by``: than they are; None: the lowest becomes the lowest that there is.
+    """
+    if higher_by is None:
+        lowest = "SELECT 3 - min(xid::text::bigint) FROM (SELECT recorded_xid AS xid FROM blnk.transactions UNION ALL "
+        cuts = " UNION ALL ".join(f"SELECT pg_snapshot_xmin(cut) FROM ledger_eod.{table}" for table in _WITH_CUTS)
+        higher_by = int(connection.scalar(text(f"{lowest}{cuts}) AS used")) or 0)
+    moved = f"({{}}::text::bigint + {higher_by})::text"
+    running = f"(SELECT string_agg({moved.format('xid')}, ',') FROM pg_snapshot_xip(cut) AS xid)"
+    ends = [moved.format(f"pg_snapshot_{end}(cut)") for end in ("xmin", "xmax")]
+    cut = f"format('%s:%s:%s', {', '.join(ends)}, {running})::pg_snapshot"
+    connection.execute(text("SET LOCAL session_replication_role = replica"))
+    for table in _WITH_CUTS:
+        connection.execute(text(f"UPDATE ledger_eod.{table} SET system_identifier = 'another', cut = {cut}"))
+    connection.execute(text(f"UPDATE blnk.transactions SET recorded_xid = {moved.format('recorded_xid')}::xid8"))
 
 
 def remove(folder: Path) -> None:

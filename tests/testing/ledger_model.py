@@ -1,14 +1,14 @@
 """A model of closes that count by keys, in plain Python from the raw rows, with no SQL of the project.
 
-It states the rule and nothing of how it is carried out: no pieces, no highest keys, no ranges. A test gives it the
-rows as they are when a run counts, and it answers which keys the run counts and for which business date, what stays
-pending and why, which holds are released, and every balance's snapshot.
+It states the rule and little of how it is carried out. A test gives it the rows as they are when a run counts, and it
+answers which keys the run counts and for which business date, what stays pending and why, which holds are released, and
+every balance's snapshot. Of a run that was stopped and resumed, the test says which pieces were done each time.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, text
 
+from ledger_db.close.counting import Piece
 from ledger_db.close.runs import Run, find_run
 from ledger_db.core.calendar import BusinessCalendar
 from tests.testing.books import Books
@@ -140,14 +141,23 @@ class Outcome:
 
     run: Run
     base: Outcome | None
+    looked_for: set[int] = field(default_factory=set)  # named as gone if a row is deleted before it is counted
     counted: dict[int, date] = field(default_factory=dict)
     settled: set[int] = field(default_factory=set)
     pending: dict[int, Reason] = field(default_factory=dict)
     settling: set[int] = field(default_factory=set)
     released: dict[int, date] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
-    activity: dict[date, Effects] = field(default_factory=dict)
+    activity: dict[date, Effects] = field(default_factory=lambda: defaultdict(dict))
     snapshots: Effects = field(default_factory=dict)
+
+    def is_older(self, key: int) -> bool:
+        """Whether a key is not above the highest one of the base."""
+        return self.base is not None and key <= self.base.run.max_transaction_key
+
+    def act(self, day: date, effects: Effects) -> None:
+        """Add effects to a date."""
+        self.activity[day] = add([*self.activity[day].items(), *effects.items()])
 
     def chain(self) -> list[Outcome]:
         """The closes up to this one, or up to the base of an interim run and then the run itself."""
@@ -163,58 +173,82 @@ class Outcome:
 
 @dataclass
 class Model:
-    """The runs of a ledger in one cluster, and what each must say."""
+    """The runs of a ledger, and what each must say."""
 
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    open_run: Outcome | None = None
     currency_of: dict[str, str] = field(default_factory=dict)
-    existing: frozenset[int] | None = None  # the keys that the first run of the cluster found
+    existing: frozenset[int] | None = None  # the keys with which the ledger came into this cluster; None: no run yet
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
-    def open(self, run: Run, table: Table, balances: Mapping[str, str]) -> None:
-        """A run took its cut: ``table`` and ``balances`` as they are then. Balances are never forgotten."""
-        cut = Cut.parse(run.cut)
-        if self.existing is None:
-            self.existing = frozenset(row.key for row in table if cut.sees(row.recorded_xid))
+    def come_into_another_cluster(self) -> None:
+        """The first run here finds which rows there are. A run that is open is given up then and leaves nothing."""
+        self.existing = self.open_run = None
+
+    def open(self, run: Run, balances: Mapping[str, str]) -> None:
+        """A run took its cut: ``balances`` as they are then. They are never forgotten."""
+        base = None if run.base_run_id is None else self.outcomes[run.base_run_id]
+        self.open_run = Outcome(run, base)
         self.currency_of = dict(balances) | self.currency_of
 
-    def count(self, run: Run, table: Table) -> Outcome:
-        """What a run must say that counts ``table`` as it stands."""
-        base = None if run.base_run_id is None else self.outcomes[run.base_run_id]
-        outcome = Outcome(run, base)
-        self._count_rows(outcome, table)
-        self._release_holds(outcome, table)
-        self._take_snapshots(outcome, table)
-        self.outcomes[run.run_id] = outcome
+    def plan(self, table: Table) -> None:
+        """The open run determines the keys that it looks for besides the new ones."""
+        outcome = self._opened()
+        base = outcome.base
+        if base is not None:
+            brought = () if base.run.cluster_id == outcome.run.cluster_id else self.existing or ()
+            keys = {*brought, *(row.key for row in table if self._sees(outcome.run, row))} - base.counted_so_far()
+            outcome.looked_for = base.pending.keys() | {key for key in keys if outcome.is_older(key)}
+
+    def count(self, table: Table, pieces: Collection[Piece] | None = None) -> None:
+        """The open run counts rows, and releases holds, as ``table`` stands: those of some pieces; None: all."""
+        outcome = self._opened()
+        self._count_rows(outcome, table, pieces)
+        self._release_holds(outcome, table, pieces)
+
+    def certify(self) -> Outcome:
+        """What the open run must say, now that all is counted."""
+        outcome, self.open_run = self._opened(), None
+        before = {} if outcome.base is None else outcome.base.snapshots
+        sums = add([*before.items(), *(item for day in outcome.activity.values() for item in day.items())])
+        outcome.snapshots = dict.fromkeys(self.currency_of, NOTHING) | sums
+        self.outcomes[outcome.run.run_id] = outcome
         return outcome
 
-    def abandon(self, run: Run) -> None:
-        """An abandoned run leaves nothing; its cut and the balances it found are no loss."""
-        self.outcomes.pop(run.run_id, None)
+    def _opened(self) -> Outcome:
+        assert self.open_run is not None
+        return self.open_run
 
     def _sees(self, run: Run, row: Row) -> bool:
         return Cut.parse(run.cut).sees(row.recorded_xid) or row.key in (self.existing or ())
 
-    def _count_rows(self, outcome: Outcome, table: Table) -> None:
-        run, base = outcome.run, outcome.base
-        counted_before = set() if base is None else base.counted_so_far()
+    def _count_rows(self, outcome: Outcome, table: Table, pieces: Collection[Piece] | None) -> None:
+        counted_before = set() if outcome.base is None else outcome.base.counted_so_far()
+
+        def is_looked_at(key: int) -> bool:
+            return _is_in(pieces, key, *(["older"] if outcome.is_older(key) else ["new", "prepared"]))
+
         for row in table:
-            if row.key in counted_before or not self._sees(run, row):
-                continue
-            if row.status in NEVER_COUNTS:
-                outcome.counted[row.key] = run.business_date
-                outcome.settled.add(row.key)
-            elif not self._is_countable(row, table):
-                outcome.pending[row.key] = "uncountable"
-            elif row.effective_at >= run.closes_at:
-                outcome.pending[row.key] = "future"
-            else:
-                outcome.counted[row.key] = self.date_of(outcome, row.effective_at)
-                if table.hold_of(row) is not None:
-                    outcome.settling.add(row.key)
-        known_before = set() if base is None else base.pending.keys()
-        for key in known_before - outcome.counted.keys() - outcome.pending.keys():
-            outcome.pending[key] = "gone"
+            if is_looked_at(row.key) and row.key not in counted_before and self._sees(outcome.run, row):
+                self._count_row(outcome, row, table)
+        for key in outcome.looked_for - outcome.counted.keys() - outcome.pending.keys():
+            if is_looked_at(key):
+                outcome.pending[key] = "gone"
+
+    def _count_row(self, outcome: Outcome, row: Row, table: Table) -> None:
+        if row.status in NEVER_COUNTS:
+            outcome.counted[row.key] = outcome.run.business_date
+            outcome.settled.add(row.key)
+        elif not self._is_countable(row, table):
+            outcome.pending[row.key] = "uncountable"
+        elif row.effective_at >= outcome.run.closes_at:
+            outcome.pending[row.key] = "future"
+        else:
+            outcome.counted[row.key] = self.date_of(outcome, row.effective_at)
+            outcome.act(outcome.counted[row.key], row.own_effects())
+            if table.hold_of(row) is not None:
+                outcome.settling.add(row.key)
 
     def _is_countable(self, row: Row, table: Table) -> bool:
         if row.amount is None or row.status not in COUNTS:
@@ -223,28 +257,19 @@ class Model:
             return False
         return row.status not in SETTLES or not row.names_parent or row.parent in table.by_id
 
-    def _release_holds(self, outcome: Outcome, table: Table) -> None:
+    def _release_holds(self, outcome: Outcome, table: Table, pieces: Collection[Piece] | None) -> None:
         counted = outcome.counted_so_far()
         candidates = outcome.settling | (set() if outcome.base is None else outcome.base.waiting)
         for key in candidates:
+            if not _is_in(pieces, key, "holds"):
+                continue
             child = table.by_key.get(key)
             hold = None if child is None else table.hold_of(child)
             if child is not None and hold is not None and hold.key in counted:
                 day = self.date_of(outcome, max(child.effective_at, hold.effective_at))
                 outcome.released[key] = day
+                outcome.act(day, child.release_effects())
         outcome.waiting = candidates - outcome.released.keys()
-
-    def _take_snapshots(self, outcome: Outcome, table: Table) -> None:
-        effects: dict[date, list[tuple[str, Figures]]] = defaultdict(list)
-        for key, day in outcome.counted.items():
-            if key not in outcome.settled:
-                effects[day] += table.by_key[key].own_effects().items()
-        for key, day in outcome.released.items():
-            effects[day] += table.by_key[key].release_effects().items()
-        outcome.activity = {day: add(each) for day, each in effects.items()}
-        before = {} if outcome.base is None else outcome.base.snapshots
-        sums = add([*before.items(), *(item for day in outcome.activity.values() for item in day.items())])
-        outcome.snapshots = dict.fromkeys(self.currency_of, NOTHING) | sums
 
     def date_of(self, outcome: Outcome, at: datetime) -> date:
         """The business date of an instant: the run's, or as it was closed, or before the first close by calendar."""
@@ -299,6 +324,11 @@ class Model:
             return True
         last = self.outcomes[known]
         return row.key in last.pending and instant > last.run.closes_at
+
+
+def _is_in(pieces: Collection[Piece] | None, key: int, *works: str) -> bool:
+    """Whether a key belongs to one of these pieces."""
+    return pieces is None or any(each.work in works and each.first_key <= key <= each.last_key for each in pieces)
 
 
 def _in_figures(anchor: Outcome, runs: list[Outcome], balance: str) -> list[Figures]:
@@ -356,6 +386,16 @@ def keys_in(books: Books, key_set: str, run: Run) -> dict[int, date]:
             assert key not in found, f"{key} is twice in {key_set} of {run.name}"
             found[key] = effective_date
     return found
+
+
+def done_pieces(books: Books, run: Run) -> set[Piece]:
+    """The pieces of a run that are done."""
+    rows = books.rows(
+        "SELECT piece, work::text, first_key, last_key FROM ledger_eod.run_pieces "
+        "WHERE run_id = :run AND done_at IS NOT NULL",
+        run=run.run_id,
+    )
+    return {Piece(*row) for row in rows}
 
 
 def pending_in(books: Books, run: Run) -> set[int]:

@@ -17,7 +17,7 @@ from ledger_db.correction.recalculation import recalculate
 from ledger_db.errors import OutOfOrder
 from ledger_db.settings import get_settings
 from ledger_db.verification.sweeps import Tally, base_of, collect_postings, end_verification, open_verification
-from tests.close.test_counting import BALANCES, History, nights
+from tests.close.test_counting import BALANCES, History, Night, nights
 from tests.testing.books import Books
 from tests.testing.databases import database_of
 from tests.testing.histories import START
@@ -99,7 +99,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(written=st.lists(nights, min_size=2, max_size=4))
 @settings(max_examples=10, deadline=None, database=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_what_a_base_does_not_hold_is_what_the_model_says(
-    small_pieces: None, server_url: URL, template_name: str, written: list[Any]
+    small_pieces: None, server_url: URL, template_name: str, written: list[Night]
 ) -> None:
     with contextmanager(database_of)(server_url, template_name) as ledger:
         history = History(Books(ledger))
@@ -107,16 +107,16 @@ def test_what_a_base_does_not_hold_is_what_the_model_says(
             history.books.open(name, currency)
         day = START.date()
         try:
-            for events, rounds, _, calendar, _, _, meanwhile in written:
-                history.in_progress = (day, calendar)
-                history.play(events)
-                for later in rounds:
+            for night in written:
+                history.in_progress = (day, night.calendar)
+                history.play(night.events)
+                for later in night.rounds:
                     history.prepare()
                     history.play(later)
                 if history.runs:
                     check_since(history)
                 try:
-                    history.close(day, calendar, meanwhile)
+                    history.close(day, night.calendar, night.meanwhile, stops=night.stops)
                 except OutOfOrder:  # the new calendar's date ends before the last close did
                     continue
                 day += timedelta(days=1)
