@@ -13,6 +13,7 @@ from flows.end_of_day import EndOfDayResult, end_of_day
 from ledger_db.close.runs import hold_run
 from ledger_db.settings import get_settings
 from tests.testing.books import Books
+from tests.testing.clusters import pretend_restored
 from tests.testing.flow_runs import Heard, artifact, leave_rows_alone, listening, name_of, on_each_row
 from tests.testing.oracle import assert_proved
 
@@ -75,8 +76,11 @@ def test_a_second_night_with_nothing_to_do_writes_nothing(three_days: Books) -> 
     assert three_days.rows("SELECT * FROM ledger_eod.runs ORDER BY 1") == before
 
 
-def test_late_arrivals_are_told(three_days: Books, heard: Heard) -> None:
+@pytest.mark.parametrize("restored", [False, True])
+def test_late_arrivals_are_told(three_days: Books, heard: Heard, restored: bool) -> None:
     night(since=FIRST, until=SECOND)
+    if restored:
+        pretend_restored(three_days)
     three_days.post("""
         recorded          effective         source  destination  amount
         2025-01-31 08:00  2025-01-20 00:00  wallet  @world       0.25 USD

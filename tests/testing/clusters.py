@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, text
 from ledger_db.server import embedded
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import Settings
-from tests.testing.books import Ledger
+from tests.testing.books import Books, Ledger
 
 DATABASE = "ledger"
 _WITH_CUTS = ("clusters", "runs")
@@ -153,6 +153,16 @@ def become_a_copy(connection: Connection, higher_by: int | None) -> None:
 def remove(folder: Path) -> None:
     """Remove a folder of clusters."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def pretend_restored(books: Books) -> None:
+    """Make a ledger in place what a dump and restore makes of it: its ids and cuts are another cluster's, far ahead."""
+    books.execute(
+        "SET LOCAL session_replication_role = replica; "
+        "UPDATE blnk.transactions SET recorded_xid = CAST('900000000' AS xid8) WHERE recorded_xid IS NOT NULL; "
+        "UPDATE ledger_eod.clusters SET system_identifier = '1', cut = '900000001:900000001:'; "
+        "UPDATE ledger_eod.runs SET system_identifier = '1', cut = '900000001:900000001:'"
+    )
 
 
 def _service_user() -> tuple[int, int]:

@@ -51,6 +51,20 @@ def test_doctor_says_that_the_next_close_could_not_count(
     assert _of_transactions(capsys) == sound
 
 
+def test_doctor_says_that_closes_are_not_the_sum_of_what_they_counted(
+    january: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((genesis,),) = january.rows("SELECT DISTINCT genesis_run_id FROM ledger_eod.runs")
+    january.execute("INSERT INTO ledger_eod.chain_differences VALUES (:genesis, 2, 5, 0, 0, 0)", genesis=genesis)
+    assert _of_transactions(capsys) == (
+        "wrong",
+        "the close of 2026-01-06 is not the sum of the rows that its chain counted: 1 balances differ, the first with "
+        "key 2 (ledger_eod.chain_differences lists them). A transaction was moved over the end of a closed date, or "
+        "removed, before rows were counted by their keys; where it is as it should be, ledger-eod new-chain begins a "
+        "new chain of closes",
+    )
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_doctor_names_an_interim_run_that_was_left_open_when_its_day_passed(
     january: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str], finished: bool
