@@ -168,6 +168,10 @@ def test_rows_in_flight_across_it_are_counted_once_by_the_next_close(books: Book
     with books.engine.connect() as writer:
         for key, effective in zip((*low, *high), ("2026-01-29 11:00", "2026-02-02 11:00") * 2, strict=True):
             insert_on(writer, key, effective)
+        books.post("""
+            recorded          source  destination  amount
+            2026-02-01 09:00  @aside  aside        5.00 USD
+        """)  # so that the cut lists the other one as running
         if first == "close":
             run = books.open_day("2026-02-01")
         else:
