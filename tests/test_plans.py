@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, event, text
 
 from ledger_db.close.counting import count_piece, plan_pieces
 from ledger_db.close.driver import count_rows
-from ledger_db.close.opening import open_close
+from ledger_db.close.opening import abandon_run, open_close
 from ledger_db.close.runs import Run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
 from ledger_db.core.key_ranges import KeyRange
@@ -24,11 +24,16 @@ from ledger_db.verification.drift import verify_batch
 from ledger_db.verification.sweeps import collect_postings, open_verification, plan_balance_ranges
 from tasks.close import calendar
 from tests.testing.books import Books, Ledger, instant
+from tests.testing.clusters import pretend_restored
 from tests.testing.databases import database_of
 
 BALANCES, DAYS, PER_DAY = 2_000, 60, 1_000
 HOT_POSTINGS, QUIET = 20_000, 5_000
+CLOSES, STRAGGLERS = 2_000, 30
 FIRST_DAY = date(2026, 1, 1)
+COLUMNS_OF_RUNS = (
+    "SELECT column_name FROM information_schema.columns WHERE (table_schema, table_name) = ('ledger_eod', 'runs')"
+)
 
 Node = dict[str, Any]
 
@@ -224,6 +229,123 @@ def test_counting_older_keys_looks_up_each_span_however_many_there_are(books: Bo
     nodes = plan_of(books.ledger, lambda c: count_piece(c, run.run_id, piece.piece), "written_activity")
     assert_reads_by_index(nodes, "transactions")
     assert pending * 2 // 3 <= touched(scans(nodes, "transactions")) <= pending * 2 // 3 + 40
+
+
+@pytest.fixture(scope="module")
+def many_closes(server_url: URL, template_name: str) -> Iterator[Books]:
+    """2,000 closes, each of a block of keys of its own but for the last one; rows that came since, counted ones too."""
+    with contextmanager(database_of)(server_url, template_name) as ledger:
+        books = Books(ledger)
+        with books.engine.begin() as connection:
+            make_balances(connection, 10)
+            make_transactions(connection, 1, 1, source="'bln_1'", destination="'bln_2'", at="timestamp '2026-01-01'")
+        first = close(books, FIRST_DAY)
+        with books.engine.begin() as connection:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+            columns = list(connection.scalars(text(COLUMNS_OF_RUNS)))
+            ours = {
+                "run_id": "run_id + n", "business_date": "business_date + n", "base_run_id": "run_id + n - 1",
+                "opens_at": "opens_at + make_interval(days => n)", "closes_at": "closes_at + make_interval(days => n)",
+                "max_transaction_key": "8192 * CAST(n AS bigint) + 8191", "pending_from_run_id": "NULL",
+            }  # fmt: skip
+            connection.execute(
+                text(
+                    f"INSERT INTO ledger_eod.runs ({', '.join(columns)}) OVERRIDING SYSTEM VALUE "
+                    f"SELECT {', '.join(ours.get(name, name) for name in columns)} "
+                    f"FROM ledger_eod.runs, generate_series(1, {CLOSES - 1}) AS n"
+                )
+            )
+            connection.execute(
+                text(
+                    "INSERT INTO ledger_eod.run_keys (run_id, key_set, piece, effective_date, block, keys) "
+                    f"SELECT {first.run_id} + n, 'counted', 1, date '{FIRST_DAY}' + n, n, "
+                    "int8multirange(int8range(8192 * CAST(n AS bigint), 8192 * CAST(n AS bigint) + 8191)) "
+                    f"FROM generate_series(1, {CLOSES - 1}) AS n"
+                )
+            )
+            for key in (5, 8191):
+                connection.execute(
+                    text(
+                        "INSERT INTO blnk.transactions (id, transaction_id, source, destination, precise_amount, "
+                        f"currency, status, created_at) SELECT 8192 * n + {key}, 'txn_since_{key}_' || n, 'bln_1', "
+                        f"'bln_2', 1, 'USD', 'APPLIED', '2026-01-02' FROM generate_series(1, {STRAGGLERS}) AS n"
+                    )
+                )
+            connection.execute(text("SELECT setval(pg_get_serial_sequence('ledger_eod.runs', 'run_id'), 10000)"))
+        with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in ("ledger_eod.run_keys", "ledger_eod.runs", "blnk.transactions"):
+                connection.execute(text(f"VACUUM ANALYZE {table}"))
+        yield books
+
+
+@pytest.mark.parametrize("generic", [False, True])
+def test_who_counted_a_key_is_one_probe_of_the_keys_however_many_closes_there_are(
+    many_closes: Books, generic: bool
+) -> None:
+    day = FIRST_DAY + timedelta(days=CLOSES)
+    with many_closes.engine.begin() as connection:
+        run = open_close(connection, business_date=day, calendar=calendar(), now=calendar().closes_at(day))
+    nodes = plan_of(
+        many_closes.ledger, lambda c: plan_pieces(c, run.run_id, piece_size=PER_DAY), "AS straggler", generic=generic
+    )
+    probes, runs = (
+        [node for node in scans(nodes, table) if node["Alias"].startswith(alias) and node["Actual Loops"] > 0]
+        for table, alias in (("run_keys", "counted"), ("runs", "counting"))
+    )
+    assert {(node["Node Type"], node["Index Name"]) for node in probes} == {("Index Scan", "ix_run_keys_block")}
+    for node in probes:
+        assert re.search(r"block = .*key_set = ", node["Index Cond"])
+    assert sum(node["Actual Loops"] for node in probes) == 2 * STRAGGLERS
+    assert touched(probes) <= 2 * STRAGGLERS  # of each block one set
+    assert touched(runs) <= 2 * STRAGGLERS
+    with many_closes.engine.begin() as connection:
+        assert sum(piece.work == "older" for piece in plan_pieces(connection, run.run_id, piece_size=8192)) == 1
+    ((keys,),) = many_closes.rows(
+        "SELECT sum(upper(span) - lower(span)) FROM ledger_eod.run_keys, unnest(keys) AS span WHERE run_id = :run",
+        run=run.run_id,
+    )
+    assert keys == STRAGGLERS
+    with many_closes.engine.begin() as connection:
+        abandon_run(connection, run.run_id)
+
+
+def copied(server_url: URL, template_name: str) -> Iterator[Books]:
+    """A restored copy whose ten days have ids far above this cluster's, closed once here; then one more day."""
+    history = 10 * PER_DAY
+    spread = {"source": "'bln_' || 1 + n % 2000", "destination": "'bln_' || 1 + (n + 7) % 2000"}
+    with contextmanager(database_of)(server_url, template_name) as ledger:
+        books = Books(ledger)
+        with books.engine.begin() as connection:
+            make_balances(connection, BALANCES)
+            make_transactions(connection, 1, history, **spread, at="timestamp '2026-01-01 09:00'")
+        close(books, FIRST_DAY)
+        pretend_restored(books)
+        close(books, FIRST_DAY + timedelta(days=1))
+        with books.engine.begin() as connection:
+            make_transactions(connection, history + 1, history + PER_DAY, **spread, at="timestamp '2026-01-03 09:00'")
+        with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE blnk.transactions"))
+        yield books
+
+
+def test_after_a_restore_a_night_reads_the_day_not_the_history(copied: Books) -> None:
+    """However far above this cluster's the ids of the old rows are."""
+    day = FIRST_DAY + timedelta(days=2)
+    with copied.engine.begin() as connection:
+        run = open_close(connection, business_date=day, calendar=calendar(), now=calendar().closes_at(day))
+
+    def plan(connection: Connection) -> object:
+        return plan_pieces(connection, run.run_id, piece_size=10 * PER_DAY)
+
+    for marker in ("straggler", "last_rows AS"):
+        nodes = plan_of(copied.ledger, plan, marker)
+        assert_reads_by_index(nodes, "transactions")
+        assert touched(scans(nodes, "transactions")) <= 2 * PER_DAY
+    with copied.engine.begin() as connection:
+        (piece,) = plan_pieces(connection, run.run_id, piece_size=10 * PER_DAY)
+    nodes = plan_of(copied.ledger, lambda c: count_piece(c, run.run_id, piece.piece), "written_activity")
+    assert_reads_by_index(nodes, "transactions")
+    assert PER_DAY <= touched(scans(nodes, "transactions")) <= PER_DAY + 40
 
 
 def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, counting: list[Node]) -> None:

@@ -64,7 +64,11 @@ def map_batches(
     for finished, _ in enumerate(as_completed(futures), start=1):
         if time.monotonic() - shown >= PROGRESS_SECONDS:
             shown = time.monotonic()
-            update_progress_artifact(artifact_id=progress, progress=100.0 * finished / len(groups))
+            update_progress_artifact(
+                artifact_id=progress,
+                progress=100.0 * finished / len(groups),
+                description=f"{description}: {finished} of {len(groups)} tasks done",
+            )
     wait(futures)
     completed = [future for future in futures if future.state.is_completed()]
     failed = [future for future in futures if not future.state.is_completed()]

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, cast, func, or_, select
+from sqlalchemy import Connection, Row, func, select
 
-from ledger_db.books.tables import transactions
 from ledger_db.close import tables
-from ledger_db.errors import ForeignRecords
+from ledger_db.errors import ConfigurationError, ForeignRecords
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import has_subscription, system_identifier
 from ledger_db.server.connections import require_durable_commit, without_time_limit
@@ -20,7 +19,17 @@ from ledger_db.server.holds import take_turns
 
 
 def serialise_opening(connection: Connection) -> None:
-    """Wait until no other transaction opens a run; the turn ends with this transaction."""
+    """Wait until no other transaction opens a run; the turn ends with this transaction.
+
+    Raises:
+        ConfigurationError: its statements do not see what was committed while it waited.
+    """
+    level = connection.scalar(select(func.current_setting("transaction_isolation")))
+    if level != "read committed":
+        raise ConfigurationError(
+            f"this transaction is {level}: it waits for others that open runs and would not see what they did, and "
+            "its cut would be older than theirs. Open runs under read committed"
+        )
     require_durable_commit(connection)
     take_turns(connection, "open run")
 
@@ -76,31 +85,19 @@ def require_own_records(connection: Connection) -> None:
         raise ForeignRecords(
             f"transaction {foreign.transaction_id} says it was recorded by database transaction "
             f"{foreign.recorded_xid}, which this cluster has not reached: rows were copied here with that column. "
-            f"Set recorded_xid of blnk.transactions to its default where it is not below {foreign.next_xid}"
+            f"Set recorded_xid of blnk.transactions to its default where it is {foreign.beyond}"
         )
 
 
 def first_foreign_record(connection: Connection) -> Row[Any] | None:
     """A transaction with an id that this cluster has not given and that it did not begin with; None in a sound ledger.
 
-    Has ``transaction_id``, ``recorded_xid`` and ``next_xid``, the first id that is not given out yet. One index probe:
-    what is visible here was recorded earlier, so a later number comes from elsewhere.
+    None before the first run in a cluster: it begins with the rows that are there then. Has ``transaction_id``,
+    ``recorded_xid``, and ``beyond``, which says in words where such rows are.
     """
-    next_xid = func.pg_snapshot_xmax(func.pg_current_snapshot())
-    clusters = tables.clusters
-    began_with = (
-        select(clusters.c.max_recorded_xid).where(clusters.c.cluster_id == find_cluster(connection)).scalar_subquery()
-    )
+    cluster_id = find_cluster(connection)
+    if cluster_id is None:
+        return None
     return connection.execute(
-        select(
-            transactions.c.transaction_id,
-            cast(transactions.c.recorded_xid, Text).label("recorded_xid"),
-            cast(next_xid, Text).label("next_xid"),
-        )
-        .where(
-            transactions.c.recorded_xid >= next_xid,
-            or_(began_with.is_(None), transactions.c.recorded_xid > began_with),
-        )
-        .order_by(transactions.c.recorded_xid)
-        .limit(1)
-    ).one_or_none()
+        statement(connection, "close.first_foreign_record"), {"cluster_id": cluster_id}
+    ).one_or_none()  # fmt: skip

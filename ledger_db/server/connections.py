@@ -73,6 +73,8 @@ def make_engine(url: URL, *, settings: Settings | None = None) -> Engine:
     options = (
         f"-c statement_timeout={settings.statement_timeout_seconds}s -c lock_timeout={settings.lock_timeout_seconds}s "
         "-c idle_in_transaction_session_timeout=300s -c idle_session_timeout=0 -c timezone=UTC "
+        # whatever a role or database has as its default: a cut is taken after the wait for others that take one
+        "-c default_transaction_isolation=read\\ committed "
         # a worker whose machine is gone must not keep its run for two hours, which is the system's default
         "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
     )

@@ -1,5 +1,6 @@
 -- Transactions that no close has counted and none will look at: their keys lie at or below the base's highest, in no
--- set of its chain, and their recorded_xid does not say that they came since: who inserted them named that column.
+-- set of its chain, and their recorded_xid does not say that they came since: who inserted them named that column. With
+-- an id that this cluster has not given they would be in no cut for long.
 -- cut, cluster_id: the verification's. base_run_id, base_genesis_run_id, base_max_transaction_key, base_seen,
 -- base_is_foreign: the base close, as for close.older_keys.
 -- Returns transaction_key, transaction_id, currency and amount in minor units, the first 1,000. Read-only.
@@ -43,8 +44,11 @@ CROSS JOIN
             ) AS minor
         WHERE t.id >= lower(spans.span)
             AND t.id < upper(spans.span)
-            AND
+            AND (
+                t.recorded_xid >= pg_snapshot_xmax(pg_current_snapshot())
+                OR
 -- include close.in_cut(key: t.id; xid: t.recorded_xid; cut: CAST(:cut AS pg_snapshot))
+            )
         ORDER BY t.id
     ) AS found
 ORDER BY found.transaction_key

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from ledger_db.books.tables import balances
-from ledger_db.close.cluster import ensure_cluster
+from ledger_db.close.cluster import ensure_cluster, require_own_records
 from ledger_db.close.cut import base_parameters, cut_parameters
 from ledger_db.close.runs import Run, find_run, newest_certified_close
 from ledger_db.close.samples import require_same_rows
@@ -161,6 +161,7 @@ def open_verification(
     Raises:
         NothingToVerify: the scope needs a close and there is none.
         UnknownBalance: one that is given does not exist, or none is given.
+        ForeignRecords: transactions were copied in with another cluster's transaction ids.
         TableMadeAnew: since-close: keys stand for other transactions, so that all of them would be new.
     """
     _require_known(connection, balance_ids)
@@ -170,6 +171,8 @@ def open_verification(
     if scope == "since-close":
         require_same_rows(connection, base)
     ensure_cluster(connection)  # before the cut: every cut of a cluster sees what existed when it was first seen
+    if scope != "checksums":  # which reads what was counted, by its keys
+        require_own_records(connection)
     verification_id = connection.execute(
         insert(tables.verifications)
         .values(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,16 @@ from sqlalchemy.exc import DBAPIError
 
 from ledger_db.attach.migrate import migrate
 from ledger_db.close.certification import certify_run
+from ledger_db.close.cluster import first_foreign_record
 from ledger_db.close.driver import count_rows
 from ledger_db.close.opening import abandon_run, open_close
 from ledger_db.close.runs import Run, find_run, hold_run
 from ledger_db.close.snapshots import ensure_partition, plan_key_ranges, write_snapshot_batch
+from ledger_db.core.calendar import BusinessCalendar
 from ledger_db.core.key_ranges import KeyRange
 from ledger_db.errors import (
     BatchFailed,
+    ConfigurationError,
     ForeignRecords,
     NotCertified,
     RunNotOpen,
@@ -34,7 +37,7 @@ from ledger_db.server import embedded
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import get_settings
 from ledger_db.verification.discrepancies import list_discrepancies
-from ledger_db.verification.sweeps import SCOPES
+from ledger_db.verification.sweeps import SCOPES, Scope
 from tasks import close as closing
 from tests.testing import PROJECT
 from tests.testing.books import Books, Ledger, instant, unguarded
@@ -712,17 +715,18 @@ def test_a_restored_copy_is_verified_as_the_original_was(books: Books, other_ser
     copied.engine.dispose()
 
 
-def copy_in(books: Books, reference: str) -> None:
+def copy_in(books: Books, reference: str, *, key: int | None = None, xid: int = 900_000_000) -> None:
     """A transaction as a dump of another cluster brings it: with a transaction id that is not reached here."""
     with books.engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO blnk.transactions (transaction_id, source, destination, reference, precise_amount, "
-                "currency, status, created_at, recorded_xid) SELECT 'txn_' || :reference, source, destination, "
-                ":reference, precise_amount, currency, status, created_at, '900000000' "
-                "FROM blnk.transactions LIMIT 1"
+                "INSERT INTO blnk.transactions (id, transaction_id, source, destination, reference, precise_amount, "
+                "currency, status, created_at, recorded_xid) SELECT "
+                "COALESCE(:key, nextval('blnk.transactions_id_seq')), 'txn_' || :reference, source, destination, "
+                ":reference, precise_amount, currency, status, created_at, CAST(CAST(:xid AS text) AS xid8) "
+                "FROM blnk.transactions ORDER BY id LIMIT 1"
             ),
-            {"reference": reference},
+            {"reference": reference, "key": key, "xid": xid},
         )
 
 
@@ -760,3 +764,52 @@ def test_ids_of_another_cluster_are_refused_once_days_are_closed(books: Books) -
         )
     february = books.close_day("2026-02-01")
     assert balances_of(books, february) == [("bln_wallet", 2000), ("bln_world_usd", -2000)]
+
+
+def test_where_old_rows_have_higher_ids_one_that_is_copied_in_later_is_told_by_its_key(books: Books) -> None:
+    """As in a restored copy: its rows say 900000000, and 500000000 is between this cluster's own ids and theirs."""
+    books.post("""
+        recorded          source  destination  amount
+        2026-01-31 09:00  @world  wallet       10.00 USD
+    """)
+    books.execute("SELECT setval('blnk.transactions_id_seq', 10)")
+    copy_in(books, "brought")
+    books.close_day("2026-01-31")
+    assert verify(books, "from-genesis").found != []  # of stored rows, which the copies did not move
+    copy_in(books, "low", key=5, xid=500_000_000)
+    low = [each for each in verify(books, "from-genesis").found if each.cause == "never_counted"]
+    assert [each.transaction_id for each in low] == ["txn_low"]
+    copy_in(books, "copied", xid=500_000_000)
+    refused = "txn_copied says it was recorded by database transaction 500000000.* is above 11"
+    with pytest.raises(ForeignRecords, match=refused):
+        books.open_day("2026-02-01")
+    scopes: tuple[Scope, ...] = ("since-close", "from-genesis")
+    for scope in scopes:
+        with pytest.raises(ForeignRecords, match=refused):
+            verify(books, scope)
+    assert verify(books, "checksums").findings == []
+
+
+def test_before_the_first_run_in_a_cluster_no_id_is_foreign(books: Books) -> None:
+    books.post("""
+        recorded          source  destination  amount
+        2026-01-31 09:00  @world  wallet       10.00 USD
+    """)
+    copy_in(books, "brought")
+    with books.engine.connect() as connection:
+        assert first_foreign_record(connection) is None
+
+
+def test_a_run_is_opened_under_read_committed_whatever_the_database_has_as_its_default(books: Books) -> None:
+    books.open("wallet")
+    books.execute(f"ALTER DATABASE \"{books.engine.url.database}\" SET default_transaction_isolation = 'serializable'")
+    books.engine.dispose()
+    assert books.close_day("2026-01-31").certified
+    with (
+        books.engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        pytest.raises(ConfigurationError, match="this transaction is repeatable read"),
+    ):
+        open_close(
+            connection, business_date=date(2026, 2, 1), calendar=BusinessCalendar(),
+            now=datetime(2026, 2, 2, 1, tzinfo=UTC),
+        )  # fmt: skip
