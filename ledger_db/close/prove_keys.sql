@@ -100,6 +100,14 @@ faults AS (
     FULL JOIN waited ON waited.block = blocks.block
     UNION ALL
     SELECT
+        'holds are released that were not to be, or wait as well' AS fault,
+        blocks.block,
+        (blocks.released + blocks.waiting - blocks.settling - COALESCE(waited.keys, int8multirange()))
+        + blocks.released * blocks.waiting AS keys
+    FROM blocks
+    LEFT JOIN waited ON waited.block = blocks.block
+    UNION ALL
+    SELECT
         'holds are released twice' AS fault,
         blocks.block,
         blocks.released * earlier.keys AS keys

@@ -93,6 +93,7 @@ class Damage(NamedTuple):
     keys: str
 
 
+UNASKED = "holds are released that were not to be, or wait as well"
 TWICE = "keys are counted twice, or counted and pending"
 PLACED = "a part of the new keys is in no piece, or in two"
 ROWS = "a piece has other keys than rows"
@@ -145,6 +146,13 @@ DAMAGES = [
     Damage("a hold of the run is not released", (without("released", "new_void"),), HOLDS, "new_void"),
     Damage("a hold that waited is not released", (without("released", "child"),), HOLDS, "child"),
     Damage("a hold does not wait any more", (without("waiting", "last_child"),), HOLDS, "last_child"),
+    Damage(
+        "a payment is released", (in_set("released", "new_void").format(f"keys + {keys('second')}"),), UNASKED, "second",
+    ),
+    Damage(
+        "a released hold waits as well", (in_set("waiting", "last_child").format(f"keys + {keys('child')}"),), UNASKED,
+        "child",
+    ),
     Damage(
         "a hold was released by the base", (counted_at_the_base("released", "child", "base_void"),),
         "holds are released twice", "child",

@@ -277,3 +277,15 @@ def test_an_altered_late_arrival_is_named_with_its_balance_and_the_snapshots_are
     assert closed.rows(
         "SELECT balance_id FROM ledger_eod.captured_balances WHERE balance_key = :key", key=on_balance.balance_key
     ) == [("bln_wallet",)]
+
+
+def test_the_checksum_tells_no_transaction_from_one_with_key_zero(closed: Books) -> None:
+    closed.open("idle")
+    closed.close_day("2026-02-01")
+    unguarded(
+        closed,
+        "ledger_eod.balance_snapshots",
+        "UPDATE ledger_eod.balance_snapshots SET last_transaction_key = 0 WHERE last_transaction_key IS NULL",
+    )
+    found = verify(closed, "checksums").findings
+    assert [(str(each.business_date), each.evidence["snapshots"]) for each in found] == [("2026-02-01", "altered")]

@@ -168,3 +168,22 @@ def move(books: Books, left: str, right: str, before: tuple[str, str], after: tu
 def test_values_of_a_row_that_are_exchanged_or_moved_on_are_found(closed: Books, change: str) -> None:
     edit(closed, change, "first")
     assert found(closed) >= ON_THE_DATE
+
+
+def test_a_rate_that_is_edited_is_found(books: Books) -> None:
+    books.execute("ALTER TABLE blnk.transactions ADD COLUMN rate double precision")
+    books.post("""
+        recorded          source  destination  amount     reference
+        2026-01-30 09:00  @world  wallet       10.00 USD  first
+        2026-01-30 09:01  @world  wallet       10.00 USD  second
+    """)
+    edit(books, "rate = 2", "second")
+    books.close_day("2026-01-30")
+    assert found(books) == set()
+    edit(books, "rate = 1", "first")  # what no rate means
+    assert found(books) == set()
+    for reference, rate, before in (("first", 2, 1), ("second", 1, 2), ("second", 3, 2)):
+        edit(books, f"rate = {rate}", reference)
+        assert found(books) == ON_THE_DATE | {("row_edited_or_removed", "bln_wallet on 2026-01-30")}
+        edit(books, f"rate = {before}", reference)
+        assert found(books) == set()
