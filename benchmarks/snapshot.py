@@ -84,6 +84,7 @@ def _bare(ledger: BenchLedger, run: Run) -> float:
         connection.rollback()
         started = time.perf_counter()
         connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL enable_nestloop = off"))  # as for a batch
         written = connection.execute(
             statement(connection, "close.write_snapshot_batch"),
             {

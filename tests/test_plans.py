@@ -13,6 +13,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import URL, Connection, event, text
 
+from ledger_db.close.cluster import first_foreign_record
 from ledger_db.close.counting import count_piece, plan_pieces
 from ledger_db.close.driver import count_rows
 from ledger_db.close.opening import abandon_run, open_close
@@ -309,6 +310,7 @@ def test_who_counted_a_key_is_one_probe_of_the_keys_however_many_closes_there_ar
         abandon_run(connection, run.run_id)
 
 
+@pytest.fixture(scope="module")
 def copied(server_url: URL, template_name: str) -> Iterator[Books]:
     """A restored copy whose ten days have ids far above this cluster's, closed once here; then one more day."""
     history = 10 * PER_DAY
@@ -346,6 +348,12 @@ def test_after_a_restore_a_night_reads_the_day_not_the_history(copied: Books) ->
     nodes = plan_of(copied.ledger, lambda c: count_piece(c, run.run_id, piece.piece), "written_activity")
     assert_reads_by_index(nodes, "transactions")
     assert PER_DAY <= touched(scans(nodes, "transactions")) <= PER_DAY + 40
+
+
+def test_after_a_restore_looking_for_foreign_records_passes_over_what_the_cluster_began_with(copied: Books) -> None:
+    nodes = plan_of(copied.ledger, first_foreign_record, "pg_snapshot_xmax")
+    assert_reads_by_index(nodes, "transactions")
+    assert touched(scans(nodes, "transactions")) <= PER_DAY
 
 
 def test_planning_and_writing_batches_read_only_their_ranges(grown: Books, opened: Run, counting: list[Node]) -> None:

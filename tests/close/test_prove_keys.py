@@ -147,7 +147,8 @@ DAMAGES = [
     Damage("a hold that waited is not released", (without("released", "child"),), HOLDS, "child"),
     Damage("a hold does not wait any more", (without("waiting", "last_child"),), HOLDS, "last_child"),
     Damage(
-        "a payment is released", (in_set("released", "new_void").format(f"keys + {keys('second')}"),), UNASKED, "second",
+        "a payment is released", (in_set("released", "new_void").format(f"keys + {keys('second')}"),), UNASKED,
+        "second",
     ),
     Damage(
         "a released hold waits as well", (in_set("waiting", "last_child").format(f"keys + {keys('child')}"),), UNASKED,
