@@ -1,5 +1,5 @@
 -- The keys that a chain has in a set, up to one of its closes, one row for each block. key_set: the set.
--- base: names the parameters that say which: :base_run_id and :base_genesis_run_id.
+-- base: the prefix of the parameters …_run_id and …_genesis_run_id, which say which close.
 SELECT
     spans.block,
     range_agg(spans.span) AS keys

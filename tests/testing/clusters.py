@@ -13,6 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import URL, Connection, text
 
+from ledger_db.close.figure_digests import digest_figures
+from ledger_db.close.runs import certified_run_ids
 from ledger_db.server import embedded
 from ledger_db.server.connections import make_engine
 from ledger_db.settings import Settings
@@ -148,6 +150,7 @@ def become_a_copy(connection: Connection, higher_by: int | None) -> None:
     for table in _WITH_CUTS:
         connection.execute(text(f"UPDATE ledger_eod.{table} SET system_identifier = 'another', cut = {cut}"))
     connection.execute(text(f"UPDATE blnk.transactions SET recorded_xid = {moved.format('recorded_xid')}::xid8"))
+    digest_again(connection)
 
 
 def remove(folder: Path) -> None:
@@ -163,6 +166,22 @@ def pretend_restored(books: Books) -> None:
         "UPDATE ledger_eod.clusters SET system_identifier = '1', cut = '900000001:900000001:'; "
         "UPDATE ledger_eod.runs SET system_identifier = '1', cut = '900000001:900000001:'"
     )
+    with books.engine.begin() as connection:
+        digest_again(connection)
+
+
+def digest_again(connection: Connection) -> None:
+    """Let the stored digests of runs and clusters say what these are now: a restore brings both as they were."""
+    connection.execute(text("SET LOCAL session_replication_role = replica"))
+    for run_id in certified_run_ids(connection):
+        for subject, digest in digest_figures(connection, run_id).items():
+            if subject in ("cluster", "run"):
+                connection.execute(
+                    text(
+                        "UPDATE ledger_eod.figure_digests SET digest = :digest WHERE (run_id, subject) = (:id, :about)"
+                    ),
+                    {"digest": digest, "id": run_id, "about": subject},
+                )
 
 
 def _service_user() -> tuple[int, int]:

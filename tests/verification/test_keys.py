@@ -10,6 +10,7 @@ import pytest
 from ledger_db.verification.drift import check_transactions
 from ledger_db.verification.sweeps import Scope, open_verification
 from tests.testing.books import Books, instant, unguarded
+from tests.testing.clusters import digest_again
 from tests.testing.reconstructions import propose, reconstruct, tamper, verdicts
 from tests.testing.verifications import causes, verify
 
@@ -226,6 +227,8 @@ def move_to_another_cluster(books: Books, recorded_xid: str) -> None:
     books.execute("ALTER TABLE blnk.transactions DISABLE TRIGGER USER")
     books.execute(f"UPDATE blnk.transactions SET recorded_xid = CAST('{recorded_xid}' AS xid8)")
     books.execute("ALTER TABLE blnk.transactions ENABLE TRIGGER USER")
+    with books.engine.begin() as connection:
+        digest_again(connection)
 
 
 @pytest.mark.parametrize("recorded_xid", ["3", "900000000"])  # visible in every cut here, and in none
