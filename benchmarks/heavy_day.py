@@ -18,7 +18,7 @@ from benchmarks.verification import BATCH_SIZE, settle
 from ledger_db.close.driver import count_rows, resume_run
 from ledger_db.close.runs import Run
 from ledger_db.server.connections import one_instant
-from ledger_db.verification.closed_dates import check_close
+from ledger_db.verification.closed_dates import check_run
 from ledger_db.verification.driver import verify
 
 FIRST_DATE = date(2026, 1, 1)
@@ -75,7 +75,7 @@ def _close(ledger: BenchLedger, piece_size: int) -> Run:
 def _check(ledger: BenchLedger, run: Run) -> None:
     """What a checksums verification does with each close."""
     with one_instant(ledger.engine) as connection:
-        checked = check_close(connection, run.run_id)
+        checked = check_run(connection, run.run_id)
     assert checked.transaction_count
     assert not checked.findings
 
