@@ -514,3 +514,55 @@ def test_interim_runs_go_on_from_the_new_chain(closed: Books) -> None:
     assert_proved(closed, closed.finish(found))
     assert verify(closed, "since-close").findings == []
     assert verify(closed, "from-genesis").findings == []
+
+
+def test_accounts_that_were_merged_go_on_in_a_new_chain(closed: Books) -> None:
+    """The shop's rows are the wallet's now, and its own row is gone: balances made and spent within the wallet."""
+    closed.execute(
+        "SET LOCAL session_replication_role = replica; "
+        "UPDATE blnk.transactions SET source = 'bln_wallet' WHERE source = 'bln_shop'; "
+        "UPDATE blnk.transactions SET destination = 'bln_wallet' WHERE destination = 'bln_shop'; "
+        "UPDATE blnk.balances AS kept SET credit_balance = kept.credit_balance + merged.credit_balance, "
+        "debit_balance = kept.debit_balance + merged.debit_balance, balance = kept.balance + merged.balance, "
+        "inflight_balance = kept.inflight_balance + merged.inflight_balance, "
+        "inflight_credit_balance = kept.inflight_credit_balance + merged.inflight_credit_balance, "
+        "inflight_debit_balance = kept.inflight_debit_balance + merged.inflight_debit_balance "
+        "FROM blnk.balances AS merged WHERE kept.balance_id = 'bln_wallet' AND merged.balance_id = 'bln_shop'; "
+        "DELETE FROM blnk.balances WHERE balance_id = 'bln_shop'"
+    )
+    run = propose(closed)
+    waiting(closed, run)
+    assert {name: figures for name, (figures, _) in compared(closed, run).items()} == {
+        "bln_shop": (-100, -300), "bln_wallet": (100, 300),
+    }  # fmt: skip
+    assert approve(closed, run) == "approved"
+    assert closed.finish(run).certified
+    assert (closed.balance("wallet", at="2026-02-01"), closed.balance("@world", at="2026-02-01")) == ("12.50", "-12.50")
+    assert closed.balance("wallet", at="2026-01-31", known_at="2026-01-30") == "11.50"
+    assert closed.balance("shop", at="2026-01-31", known_at="2026-01-30") == "1.00"
+    assert closed.close_day("2026-02-01").certified
+    assert verify(closed, "checksums").findings == []
+
+
+def test_a_posting_from_before_its_balance_existed_is_counted_by_a_new_chain(closed: Books) -> None:
+    """Until the balance is there it is pending; then its day's close is what the new chain says of it."""
+    closed.execute("ALTER TABLE blnk.transactions DROP CONSTRAINT fk_transactions_destination")
+    closed.insert(
+        source="bln_world_usd", destination="bln_purse", currency="USD", precise_amount=700,
+        created_at="2026-01-30 10:00", reference="early", stored_too=False,
+    )  # fmt: skip
+    run = closed.close_day("2026-01-31")
+    assert closed.rows("SELECT cause FROM ledger_eod.run_exceptions WHERE run_id = :run", run=run.run_id) == [
+        ("unknown_balance",)
+    ]
+    closed.open("purse")
+    run = propose(closed, now="2026-02-02 00:05")
+    waiting(closed, run)
+    assert compared(closed, run) == {
+        "bln_purse": ((700, 0), {"txn_early": 700}), "bln_world_usd": ((-700, 0), {"txn_early": -700}),
+    }  # fmt: skip
+    assert approve(closed, run) == "approved"
+    assert_proved(closed, closed.finish(run))
+    assert closed.balance("purse", at="2026-01-30 12:00") == "7.00"
+    assert closed.balance("purse", at="2026-01-30 12:00", known_at="2026-01-31") == "0.00"
+    assert verify(closed, "checksums").findings == []

@@ -25,6 +25,7 @@ from ledger_db.close.driver import complete_run
 from ledger_db.close.later_digests import Fate, digest_old_closes, old_closes
 from ledger_db.close.opening import abandon_run
 from ledger_db.close.runs import find_run
+from ledger_db.errors import UnknowableAt
 from ledger_db.history.balance_at import balance_at
 from ledger_db.server import embedded
 from tests.testing.books import Books, Ledger, instant, read_table, unguarded
@@ -88,6 +89,19 @@ def test_every_answer_is_as_before(empty_database: Ledger, version: str) -> None
         assert schema_state(connection).is_current
     for from_source in (False, True):
         assert answers(books, then["now"], from_source=from_source) == then["now"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_was_known_at_a_run_is_answered_as_before_or_refused(empty_database: Ledger, version: str) -> None:
+    """Runs of the cluster before could not say it either without their own cluster; their snapshots can be read."""
+    then = expected(version)
+    books = upgraded(empty_database, version)
+    for run_id, asked in then["known_at"].items():
+        if int(run_id) >= then["first_run_of_its_cluster"]:
+            assert answers(books, asked, known_at=int(run_id)) == asked
+        else:
+            with pytest.raises(UnknowableAt, match=rf"run {run_id}\) did not store which rows it counted: read its"):
+                answers(books, asked, known_at=int(run_id))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
