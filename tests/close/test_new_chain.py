@@ -33,8 +33,20 @@ from ledger_db.errors import (
 )
 from ledger_db.verification import driver
 from ledger_db.verification.closed_dates import RowsLeftOut
+from ledger_db.verification.sweeps import SCOPES
 from tests.testing.books import Books, Ledger, instant, unguarded
-from tests.testing.oracle import assert_proved, interim, open_interim_at
+from tests.testing.oracle import (
+    Cut,
+    Figures,
+    add_up,
+    assert_proved,
+    difference_by_currency,
+    interim,
+    open_interim_at,
+    read_rows,
+    snapshots_of,
+    without_zeros,
+)
 from tests.testing.remade import make_anew
 from tests.testing.verifications import verify
 
@@ -516,8 +528,13 @@ def test_interim_runs_go_on_from_the_new_chain(closed: Books) -> None:
     assert verify(closed, "from-genesis").findings == []
 
 
-def test_accounts_that_were_merged_go_on_in_a_new_chain(closed: Books) -> None:
-    """The shop's rows are the wallet's now, and its own row is gone: balances made and spent within the wallet."""
+@pytest.mark.parametrize("left", ["deleted", "kept with zero"])
+def test_accounts_that_were_merged_go_on_in_a_new_chain(closed: Books, left: str) -> None:
+    """The shop's rows are the wallet's now; its own row is gone or empty: made and spent within the wallet."""
+    zero = ", ".join(
+        f"{part} = 0" for part in ("balance", "inflight_balance", *(f"{name}_balance" for name in Figures._fields))
+    )
+    emptied = f"UPDATE blnk.balances SET {zero} WHERE balance_id = 'bln_shop'"
     closed.execute(
         "SET LOCAL session_replication_role = replica; "
         "UPDATE blnk.transactions SET source = 'bln_wallet' WHERE source = 'bln_shop'; "
@@ -528,20 +545,32 @@ def test_accounts_that_were_merged_go_on_in_a_new_chain(closed: Books) -> None:
         "inflight_credit_balance = kept.inflight_credit_balance + merged.inflight_credit_balance, "
         "inflight_debit_balance = kept.inflight_debit_balance + merged.inflight_debit_balance "
         "FROM blnk.balances AS merged WHERE kept.balance_id = 'bln_wallet' AND merged.balance_id = 'bln_shop'; "
-        "DELETE FROM blnk.balances WHERE balance_id = 'bln_shop'"
+        + ("DELETE FROM blnk.balances WHERE balance_id = 'bln_shop'" if left == "deleted" else emptied)
     )
     run = propose(closed)
     waiting(closed, run)
+    assert approve(closed, run, by="ada") == "refused"
     assert {name: figures for name, (figures, _) in compared(closed, run).items()} == {
         "bln_shop": (-100, -300), "bln_wallet": (100, 300),
     }  # fmt: skip
     assert approve(closed, run) == "approved"
-    assert closed.finish(run).certified
+    certified = closed.finish(run)
+    assert certified.certified
+    for close in (certified, closed.close_day("2026-02-01")):
+        assert close.genesis_run_id == run.run_id
+        with closed.engine.connect() as connection:
+            by_hand = add_up(read_rows(connection), before=close.closes_at, cut=Cut.parse(close.cut))
+            assert without_zeros(snapshots_of(connection, close)) == without_zeros(by_hand)
+            assert set(difference_by_currency(connection, close).values()) == {(0, 0)}
     assert (closed.balance("wallet", at="2026-02-01"), closed.balance("@world", at="2026-02-01")) == ("12.50", "-12.50")
     assert closed.balance("wallet", at="2026-01-31", known_at="2026-01-30") == "11.50"
     assert closed.balance("shop", at="2026-01-31", known_at="2026-01-30") == "1.00"
-    assert closed.close_day("2026-02-01").certified
-    assert verify(closed, "checksums").findings == []
+    for name, amount in (("wallet", "10.00"), ("shop", "0.00")):
+        assert closed.balance(name, at="2026-01-30", known_at="2026-01-29") == amount
+    named = [("balance_removed", 3)] if left == "deleted" else []
+    for scope in SCOPES:
+        found = [(each.cause, each.balance_key) for each in verify(closed, scope).findings]
+        assert found == ([] if scope == "checksums" else named)
 
 
 def test_a_posting_from_before_its_balance_existed_is_counted_by_a_new_chain(closed: Books) -> None:

@@ -29,7 +29,8 @@ from ledger_db.errors import UnknowableAt
 from ledger_db.history.balance_at import balance_at
 from ledger_db.server import embedded
 from tests.testing.books import Books, Ledger, instant, read_table, unguarded
-from tests.testing.oracle import Cut, snapshots_of
+from tests.testing.ledger_model import keys_in
+from tests.testing.oracle import Cut, add_up, read_rows, snapshots_of, without_zeros
 from tests.testing.verifications import verify
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -98,7 +99,8 @@ def test_what_was_known_at_a_run_is_answered_as_before_or_refused(empty_database
     books = upgraded(empty_database, version)
     for run_id, asked in then["known_at"].items():
         if int(run_id) >= then["first_run_of_its_cluster"]:
-            assert answers(books, asked, known_at=int(run_id)) == asked
+            for from_source in (False, True):
+                assert answers(books, asked, known_at=int(run_id), from_source=from_source) == asked
         else:
             with pytest.raises(UnknowableAt, match=rf"run {run_id}\) did not store which rows it counted: read its"):
                 answers(books, asked, known_at=int(run_id))
@@ -136,6 +138,36 @@ def test_the_next_call_deals_with_the_open_close(empty_database: Ledger, version
     with books.engine.connect() as connection:
         assert find_run(connection, then["open_run"]).status == "abandoned"
         assert certified.certified
+    assert answers(books, then["now"]) == then["now"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_close_left_open_in_this_cluster_is_resumed(empty_database: Ledger, version: str) -> None:
+    then = expected(version)
+    books = restored(empty_database, version)
+    with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(  # beyond the ids that the fixture's rows have
+            text("DO $$ BEGIN FOR n IN 1..1000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$")
+        )
+    books.execute(
+        "SET LOCAL session_replication_role = replica; UPDATE ledger_eod.runs SET system_identifier = "
+        "(SELECT CAST(system_identifier AS text) FROM pg_control_system()) "
+        f"WHERE run_id >= {then['first_run_of_its_cluster']}"
+    )
+    (left,) = books.rows("SELECT CAST(cut AS text) FROM ledger_eod.runs WHERE run_id = :run", run=then["open_run"])
+    migrate(books.engine)
+    run = books.open_day("2026-01-07")
+    assert (run.run_id, run.cut) == (then["open_run"], *left)
+    certified = complete_run(books.engine, run.run_id, batch_size=3).run
+    ((late_key,),) = books.rows("SELECT id FROM blnk.transactions WHERE reference = 'late7'")  # recorded after the cut
+    assert late_key not in keys_in(books, "counted", certified)
+    following = books.close_day("2026-01-08")
+    assert keys_in(books, "counted", following) == {late_key: date(2026, 1, 6)}
+    for each in (certified, following):
+        assert each.certified
+        with books.engine.connect() as connection:
+            by_hand = add_up(read_rows(connection), before=each.closes_at, cut=Cut.parse(each.cut))
+            assert without_zeros(snapshots_of(connection, each)) == without_zeros(by_hand)
     assert answers(books, then["now"]) == then["now"]
 
 
@@ -340,6 +372,21 @@ def test_each_run_gets_the_keys_it_counted_for_the_dates_it_had_them_on(empty_da
     }
     # the newest close's snapshots say 11.00, as 11 rows that it and those before it counted, and the hold is released
     assert books.rows("SELECT * FROM ledger_eod.chain_differences") == []
+
+
+@pytest.mark.parametrize(("run_id", "count"), [(1, 2), (2, 4), (3, 6), (5, 11), (6, 15)])
+def test_what_a_run_knew_is_the_sum_of_what_it_and_its_chain_counted(
+    empty_database: Ledger, run_id: int, count: int
+) -> None:
+    """Of interim runs, 2 and 6, as of closes; ``count``: the rows that had moved 1.00. Of figures only 5 has some."""
+    books = restored(empty_database, "0006")
+    write_history(books)
+    migrate(books.engine)
+    with books.engine.connect() as connection:
+        at = f"{find_run(connection, run_id).closes_at}"
+    amount = str(100 * count)
+    wanted = {"bln_wallet": {at: ["0", amount, "0", "0"]}, "bln_purse": {at: [amount, "0", "0", "0"]}}
+    assert answers(books, wanted, known_at=run_id, from_source=True) == wanted
 
 
 def test_a_child_released_its_hold_in_the_run_that_counted_it(empty_database: Ledger) -> None:
