@@ -84,6 +84,7 @@ others = st.one_of(
     st.tuples(st.just("mend"), numbers),
     st.tuples(st.just("move"), numbers, numbers),
     st.tuples(st.just("leave open"), records),
+    st.tuples(st.just("leave open"), records),
     st.tuples(st.just("finish open"), st.sampled_from(["commit", "commit", "roll back"])),
     st.tuples(st.just("reserve"), st.integers(1, 3)),
     st.tuples(st.just("prepare"), st.sampled_from([None, None, 0])),
@@ -91,7 +92,8 @@ others = st.one_of(
 #: Into another cluster: how much higher the ids of the rows are there than they were, None for as low as can be.
 moves = st.tuples(st.just("restore"), st.sampled_from([None, 0, 5, 50, 10**9]))
 before_a_cut = st.one_of(records, records, others, moves, st.tuples(st.just("put back"), numbers))
-after_a_cut = st.one_of(records, others, moves)
+after_a_cut = st.one_of(records, others)
+after_a_stop = st.one_of(records, others, moves)
 
 Event = tuple[Any, ...]
 
@@ -119,7 +121,7 @@ nights = st.builds(
     is_interim_first=st.booleans(),
     abandoned=st.sampled_from([None, None, 0, 1, 2]),
     meanwhile=st.lists(after_a_cut, min_size=1, max_size=5),
-    stops=st.lists(st.tuples(st.integers(0, 5), st.lists(after_a_cut, min_size=1, max_size=4)), max_size=3),
+    stops=st.lists(st.tuples(st.integers(0, 8), st.lists(after_a_stop, min_size=1, max_size=4)), max_size=3),
 )
 
 
@@ -705,7 +707,7 @@ def play_nights(history: History, written: list[Night]) -> None:
         if night.is_interim_first:
             history.interim(day, night.calendar)
         if history.runs:
-            check_history(history, 3)
+            check_history(history, 12 if history.model.existing is None else 2)
         try:
             for _ in range(night.missed):
                 history.close(day, night.calendar)

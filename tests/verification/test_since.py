@@ -73,6 +73,11 @@ def summed(connection: Connection, scope: Any) -> tuple[Run | None, Effects, Eff
 
 
 def check_since(history: History) -> None:
+    verify_since(history)
+    history.arrive()
+
+
+def verify_since(history: History) -> None:
     with history.books.engine.begin() as connection:
         table = Table.read(connection)
         names = [f"bln_{name}" for name in BALANCES]
