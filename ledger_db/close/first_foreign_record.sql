@@ -5,18 +5,25 @@
 -- Read-only. Cost: one index probe; with such numbers also the keys above the newest close's.
 WITH here AS MATERIALIZED (
     SELECT
+        clusters.cluster_id,
+        clusters.max_transaction_key,
         clusters.max_recorded_xid,
-        pg_snapshot_xmax(pg_current_snapshot()) AS next_xid,
+        pg_snapshot_xmax(pg_current_snapshot()) AS next_xid
+    FROM ledger_eod.clusters
+    WHERE clusters.cluster_id = CAST(:cluster_id AS bigint)
+),
+
+closed AS MATERIALIZED (  -- asked for only where old rows have higher numbers
+    SELECT
         GREATEST(
-            clusters.max_transaction_key,
+            here.max_transaction_key,
             (
                 SELECT max(runs.max_transaction_key)
                 FROM ledger_eod.runs
-                WHERE runs.cluster_id = clusters.cluster_id AND runs.kind = 'close' AND runs.status = 'certified'
+                WHERE runs.cluster_id = here.cluster_id AND runs.kind = 'close' AND runs.status = 'certified'
             )
         ) AS last_key
-    FROM ledger_eod.clusters
-    WHERE clusters.cluster_id = CAST(:cluster_id AS bigint)
+    FROM here
 ),
 
 beyond_every_id AS (
@@ -35,7 +42,7 @@ beyond_every_key AS (
         t.transaction_id,
         t.recorded_xid
     FROM blnk.transactions AS t
-    WHERE t.id > (SELECT here.last_key FROM here)
+    WHERE t.id > (SELECT closed.last_key FROM closed)
         AND t.recorded_xid >= (SELECT here.next_xid FROM here)
         AND (SELECT here.max_recorded_xid >= here.next_xid FROM here)
     ORDER BY t.id
@@ -55,7 +62,8 @@ UNION ALL
 SELECT
     beyond_every_key.transaction_id,
     CAST(beyond_every_key.recorded_xid AS text) AS recorded_xid,
-    'not below ' || CAST(here.next_xid AS text) || ' and id is above ' || CAST(here.last_key AS text) AS beyond
+    'not below ' || CAST(here.next_xid AS text) || ' and id is above ' || CAST(closed.last_key AS text) AS beyond
 FROM beyond_every_key
 CROSS JOIN here
+CROSS JOIN closed
 LIMIT 1

@@ -71,19 +71,16 @@ def check_run(connection: Connection, run_id: int) -> RunCheck:
     """
     run = find_run(connection, run_id)
     without_time_limit(connection)
-    findings = _findings_on_snapshots(connection, run)
     left_out = _why_left_out(connection, run)
-    if left_out is not None:
-        knows_rows = left_out is RowsLeftOut.no_digests
-        return RunCheck(
-            run_id, 0, left_out, findings + _findings_on_figures(connection, run, rows_too=knows_rows)
-        )  # fmt: skip
-    then, now = digests_then_and_now(connection, run)
+    then, now = digests_then_and_now(connection, run) if left_out is None else ({}, {})
     dates = sorted({day for piece, day in then.keys() | now.keys() if then.get((piece, day)) != now.get((piece, day))})
-    findings += _findings_on_figures(connection, run, rows_too=True, but=dates)
+    findings = _findings_on_snapshots(connection, run)
+    findings += _findings_on_figures(
+        connection, run, rows_too=left_out in (None, RowsLeftOut.no_digests), but=dates
+    )  # fmt: skip
     if dates:
         findings += _findings_on_rows(connection, run, dates, then, now)
-    return RunCheck(run_id, sum(digest.transaction_count for digest in now.values()), None, findings)
+    return RunCheck(run_id, sum(digest.transaction_count for digest in now.values()), left_out, findings)
 
 
 def _why_left_out(connection: Connection, run: Run) -> RowsLeftOut | None:
@@ -200,9 +197,7 @@ def _findings_on_snapshots(connection: Connection, run: Run) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _findings_on_figures(
-    connection: Connection, run: Run, *, rows_too: bool, but: Collection[date] = ()
-) -> list[Finding]:
+def _findings_on_figures(connection: Connection, run: Run, *, rows_too: bool, but: Collection[date]) -> list[Finding]:
     """What of a run's figures was altered; of its activity, the balances too, where the rows can tell them.
 
     Late activity is compared with its rows in any case: answers are made of it, and no snapshot shows it by itself.
@@ -220,10 +215,11 @@ def _findings_on_figures(
     ]  # fmt: skip
     if not rows_too:
         return findings
-    counted = _dates_of(connection, run)
-    late = [day for day in counted if day <= _base_date(connection, run) and day not in but]
     was_altered = "activity" in altered
-    changed = _changed_balances(connection, run, counted if was_altered else late)
+    dates = _dates_of(connection, run)
+    if not was_altered:
+        base = base_of(connection, run)
+        dates = [day for day in dates if base is not None and day <= base.business_date and day not in but]
     return findings + [
         _changed_balance(
             run, row, row.effective_date, f"activity of run {run.run_id}",
@@ -232,14 +228,9 @@ def _findings_on_figures(
                 "effective_date": str(row.effective_date),
             },
         )
-        for row in changed
+        for row in _changed_balances(connection, run, dates)
         if was_altered or row.differs
     ]  # fmt: skip
-
-
-def _base_date(connection: Connection, run: Run) -> date:
-    base = base_of(connection, run)
-    return date.min if base is None else base.business_date
 
 
 def _dates_of(connection: Connection, run: Run) -> list[date]:
