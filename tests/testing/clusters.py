@@ -160,14 +160,8 @@ def remove(folder: Path) -> None:
 
 def pretend_restored(books: Books) -> None:
     """Make a ledger in place what a dump and restore makes of it: its ids and cuts are another cluster's, far ahead."""
-    books.execute(
-        "SET LOCAL session_replication_role = replica; "
-        "UPDATE blnk.transactions SET recorded_xid = CAST('900000000' AS xid8) WHERE recorded_xid IS NOT NULL; "
-        "UPDATE ledger_eod.clusters SET system_identifier = '1', cut = '900000001:900000001:'; "
-        "UPDATE ledger_eod.runs SET system_identifier = '1', cut = '900000001:900000001:'"
-    )
     with books.engine.begin() as connection:
-        digest_again(connection)
+        become_a_copy(connection, higher_by=900_000_000)
 
 
 def digest_again(connection: Connection) -> None:

@@ -42,23 +42,10 @@ def test_nothing_is_found_on_figures_as_they_were_stored(closed: Books) -> None:
     assert closed.rows("SELECT run_id, subject FROM ledger_eod.figure_digests ORDER BY run_id, subject") == [
         (run_id, subject)
         for run_id, subjects in (
-            (
-                1,
-                [
-                    "activity",
-                    "captured balances",
-                    "cluster",
-                    "exceptions",
-                    "keys",
-                    "pieces",
-                    "run",
-                    "samples",
-                    "totals",
-                ],
-            ),
-            (2, ["activity", "captured balances", "keys", "pieces", "run", "samples", "totals"]),
+            (1, "activity, captured balances, cluster, exceptions, keys, pieces, run, samples, totals"),
+            (2, "activity, captured balances, keys, pieces, run, samples, totals"),
         )
-        for subject in subjects
+        for subject in subjects.split(", ")
     ]
 
 
@@ -134,17 +121,21 @@ def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, mon
         ),
         (
             "run_keys",
-            "UPDATE ledger_eod.run_keys SET keys = keys + '{[900,901)}' WHERE run_id = 2 AND key_set = 'counted'",
+            "UPDATE ledger_eod.run_keys SET keys = keys + '{[900,901)}' "
+            "WHERE run_id = 2 AND effective_date = '2026-01-31'",
             "2026-01-31", "keys",
         ),
-        ("run_keys", "DELETE FROM ledger_eod.run_keys WHERE run_id = 2", "2026-01-31", "keys"),
         (
             "runs",
             "UPDATE ledger_eod.runs SET closes_at = closes_at - interval '1 hour' WHERE run_id = 1",
             "2026-01-30", "run",
         ),
         ("runs", "UPDATE ledger_eod.runs SET snapshot_count = 7 WHERE run_id = 2", "2026-01-31", "run"),
-        ("sampled_rows", "DELETE FROM ledger_eod.sampled_rows WHERE run_id = 2", "2026-01-31", "samples"),
+        (
+            "sampled_rows",
+            "DELETE FROM ledger_eod.sampled_rows WHERE transaction_key = (SELECT max(id) FROM blnk.transactions)",
+            "2026-01-31", "samples",
+        ),
         ("clusters", "UPDATE ledger_eod.clusters SET max_recorded_xid = '9999'", "2026-01-30", "cluster"),
         ("cluster_keys", "INSERT INTO ledger_eod.cluster_keys VALUES (1, 9, '{[7,8)}')", "2026-01-30", "cluster"),
         (
@@ -173,6 +164,7 @@ def test_a_late_arrival_altered_with_its_digest_is_not_what_its_rows_say(closed:
         closed,
         "ledger_eod.activity",
         "UPDATE ledger_eod.activity SET credit_balance = credit_balance + 7 WHERE run_id = 2 AND is_late",
+        rows=2,
     )
     with closed.engine.connect() as connection:
         forged = figure_digests.digest_figures(connection, 2)["activity"]
@@ -187,6 +179,13 @@ def test_a_late_arrival_altered_with_its_digest_is_not_what_its_rows_say(closed:
     ]  # fmt: skip
 
 
+def test_a_close_without_its_keys_is_checked_all_the_same(closed: Books) -> None:
+    unguarded(closed, "ledger_eod.run_keys", "DELETE FROM ledger_eod.run_keys WHERE run_id = 2", rows=2)
+    found = verify(closed, "checksums").findings
+    assert [str(each.business_date) for each in found if each.evidence.get("keys") == "altered"] == ["2026-01-31"]
+    assert {str(each.business_date) for each in found if "then" in each.evidence} == {"2026-01-30", "2026-01-31"}
+
+
 def test_an_altered_interim_run_is_named(closed: Books) -> None:
     """Its rows may be edited until a close counts them; what it stored of them may not."""
     closed.post("""
@@ -199,16 +198,12 @@ def test_an_altered_interim_run_is_named(closed: Books) -> None:
     )
     checked = driver.verify(closed.engine, scope="checksums")
     assert (checked.findings, checked.rows_left_out) == ([], {RowsLeftOut.interim: 1})
-    for table, statement, subject in (
-        ("activity", f"UPDATE ledger_eod.activity SET is_late = FALSE WHERE run_id = {run.run_id}", "activity"),
-        ("run_keys", f"DELETE FROM ledger_eod.run_keys WHERE run_id = {run.run_id}", "keys"),
-        (
-            "balance_snapshots",
-            f"UPDATE ledger_eod.balance_snapshots SET debit_balance = 0 WHERE run_id = {run.run_id}",
-            "snapshots",
-        ),
+    for table, statement, rows, subject in (
+        ("activity", "UPDATE ledger_eod.activity SET is_late = FALSE", 2, "activity"),
+        ("run_keys", "DELETE FROM ledger_eod.run_keys", 1, "keys"),
+        ("balance_snapshots", "UPDATE ledger_eod.balance_snapshots SET debit_balance = 0", 4, "snapshots"),
     ):
-        unguarded(closed, f"ledger_eod.{table}", statement)
+        unguarded(closed, f"ledger_eod.{table}", f"{statement} WHERE run_id = {run.run_id}", rows=rows)
         found = verify(closed, "checksums").findings
         assert (run.run_id, "altered") in [(each.evidence["run_id"], each.evidence.get(subject)) for each in found]
 
