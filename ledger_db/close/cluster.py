@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, cast, func, select
+from sqlalchemy.dialects.postgresql import OID, REGCLASS
 
 from ledger_db.close import tables
 from ledger_db.errors import ConfigurationError, ForeignRecords
@@ -59,12 +60,19 @@ def _register_cluster(connection: Connection) -> None:
 
 
 def find_cluster(connection: Connection) -> int | None:
-    """The newest row of ``clusters`` when it is this cluster; None: the ledger came here since, or has no run yet."""
-    clusters = tables.clusters
+    """The newest row of ``clusters`` when it is this cluster; None: the ledger came here since, or has no run yet.
+
+    A ledger that was elsewhere meanwhile and came back by a dump is told by its table, which is another one.
+    """
+    clusters, table = tables.clusters.c, cast(cast("blnk.transactions", REGCLASS), OID)
     newest = connection.execute(
-        select(clusters.c.cluster_id, clusters.c.system_identifier).order_by(clusters.c.cluster_id.desc()).limit(1)
-    ).one_or_none()
-    if newest is None or newest.system_identifier != system_identifier(connection):
+        select(
+            clusters.cluster_id,
+            clusters.system_identifier,
+            func.coalesce(clusters.transactions_oid == table, True).label("is_its_table"),
+        ).order_by(clusters.cluster_id.desc()).limit(1)
+    ).one_or_none()  # fmt: skip
+    if newest is None or newest.system_identifier != system_identifier(connection) or not newest.is_its_table:
         return None
     return int(newest.cluster_id)
 

@@ -162,7 +162,7 @@ lines AS (
         CAST(row(
             clusters.cluster_id, clusters.system_identifier, clusters.cut, clusters.max_transaction_key,
             clusters.max_recorded_xid, EXTRACT(EPOCH FROM clusters.first_seen_at)
-        ) AS text) AS line
+        ) AS text) || COALESCE(CAST(clusters.transactions_oid AS text), '') AS line
     FROM first_in_cluster
     INNER JOIN ledger_eod.clusters ON clusters.cluster_id = first_in_cluster.cluster_id
     UNION ALL

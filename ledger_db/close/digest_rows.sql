@@ -1,7 +1,7 @@
--- A run's rows by piece and business date: their number, what they post and hold, and their digest. The rows are those
--- of the keys that it counted, as they are now; keys without a row are left out.
--- run_id: the run. posted_amount, held_amount: minor units, unsigned; releases of holds are not in them.
--- Read-only. Cost: these rows, by primary key.
+-- The rows of one piece of a run by business date: their number, what they post and hold, and their digest. The rows
+-- are those of the keys that it counted, as they are now; keys without a row are left out.
+-- run_id, piece: the run and its piece. posted_amount, held_amount: minor units, unsigned; releases of holds are not in
+-- them. Read-only. Cost: these rows, by primary key.
 WITH
 -- include postings.postings
 ,
@@ -25,7 +25,9 @@ present AS (
                 AND ruled_transactions.transaction_key < upper(spans.span)
             ORDER BY ruled_transactions.transaction_key
         ) AS ruled
-    WHERE counted.run_id = CAST(:run_id AS bigint) AND counted.key_set = 'counted'
+    WHERE counted.run_id = CAST(:run_id AS bigint)
+        AND counted.key_set = 'counted'
+        AND counted.piece = CAST(:piece AS integer)
 ),
 
 digested AS (
@@ -52,4 +54,4 @@ SELECT
         AS digest
 FROM digested
 GROUP BY piece, effective_date
-ORDER BY piece, effective_date
+ORDER BY effective_date

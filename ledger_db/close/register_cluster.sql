@@ -10,7 +10,9 @@ WITH brought AS (
 ),
 
 registered AS (
-    INSERT INTO ledger_eod.clusters (system_identifier, cut, max_transaction_key, max_recorded_xid)
+    INSERT INTO ledger_eod.clusters (
+        system_identifier, cut, max_transaction_key, max_recorded_xid, transactions_oid
+    )
     SELECT
         CAST(:system_identifier AS text) AS system_identifier,
         pg_current_snapshot() AS cut,
@@ -20,7 +22,8 @@ registered AS (
             SELECT recorded_xid FROM blnk.transactions
             WHERE recorded_xid IS NOT NULL
             ORDER BY recorded_xid DESC LIMIT 1
-        ) AS max_recorded_xid
+        ) AS max_recorded_xid,
+        CAST(CAST('blnk.transactions' AS regclass) AS oid) AS transactions_oid
     RETURNING cluster_id
 )
 

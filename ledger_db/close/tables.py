@@ -22,7 +22,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, OID
 
 from ledger_db.core.amounts import PART_COLUMNS, prefixed
 from ledger_db.core.metadata import EOD_SCHEMA, Money, PgSnapshot, Xid8, metadata, money_columns
@@ -174,6 +174,9 @@ clusters = Table(
     Column("max_transaction_key", BigInteger, nullable=False),
     # The highest recorded_xid of the rows that existed: higher than this cluster's own ids, if they came from another.
     Column("max_recorded_xid", Xid8),
+    # The table that held them: a dump that is restored makes another, also in a cluster that the ledger was in before.
+    # NULL: found before this was noted, and taken to be the same.
+    Column("transactions_oid", OID),
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     schema=EOD_SCHEMA,
 )

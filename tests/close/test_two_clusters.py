@@ -64,6 +64,50 @@ def test_a_ledger_goes_on_where_it_was(folder: Path, version: int, move: Move) -
         after(books, reserved, said)
 
 
+def test_a_ledger_that_was_elsewhere_meanwhile_is_told_from_the_one_that_left(folder: Path) -> None:
+    # rows that were recorded elsewhere have that cluster's numbers, which say nothing where it comes back to
+    home, away = Cluster.make(NEWEST, folder / "home"), Cluster.make(NEWEST, folder / "away")
+    with books_of(home) as books:
+        migrate(books.engine)
+        use_up_numbers(books, 5_000)
+        for name in ("@world", "wallet"):
+            books.open(name)
+        ((reserved,),) = books.rows("SELECT nextval(pg_get_serial_sequence('blnk.transactions', 'id'))")
+        books.post("""
+            recorded          source  destination  amount      reference
+            2026-01-28 09:00  @world  wallet       100.00 USD  first
+        """)
+        books.close_day("2026-01-28")
+    dump_and_restore(home, away)
+    with books_of(away) as books:
+        books.insert(
+            id=reserved, source=books.id_of("@world"), destination="bln_wallet", precise_amount=1600, amount=16,
+            created_at="2026-01-29 20:00", reference="elsewhere",
+        )  # fmt: skip
+        assert books.rows(
+            "SELECT recorded_xid < (SELECT min(pg_snapshot_xmin(cut)) FROM ledger_eod.runs) FROM blnk.transactions "
+            "WHERE reference = 'elsewhere'"
+        ) == [(True,)]
+    with home.running():
+        home.drop()
+    dump_and_restore(away, home)
+    with books_of(home) as books:
+        run = books.close_day("2026-01-29")
+        assert_proved(books, run)
+        assert keys_of(books, run.run_id) == [reserved]
+        assert books.balance("wallet", at="2026-01-30") == "116.00"
+        for scope in ("checksums", "since-close", "from-genesis"):
+            assert [each for each in verify(books, scope).found if each.cause != "duplicate_reference"] == []
+
+
+def use_up_numbers(books: Books, count: int) -> None:
+    """Let a cluster give that many transaction ids."""
+    with books.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(
+            f"DO $$ BEGIN FOR i IN 1..{count} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        )
+
+
 def before(books: Books) -> list[int]:
     """Two closes, one that is open, one day that is prepared, and keys that were taken and not used."""
     migrate(books.engine)

@@ -112,6 +112,11 @@ class Cluster:
             stdin=dumped,
         )  # fmt: skip
 
+    def drop(self) -> None:
+        """Drop the ledger's database and make an empty one."""
+        for statement in (f"DROP DATABASE {DATABASE}", f"CREATE DATABASE {DATABASE}"):
+            self._psql("postgres", statement)
+
     def upgrade_from(self, older: Cluster) -> None:
         """``pg_upgrade``; neither of them runs."""
         self.run(

@@ -137,6 +137,7 @@ def test_activity_in_ranges_has_the_digest_that_it_has_at_once(books: Books, mon
             "2026-01-31", "samples",
         ),
         ("clusters", "UPDATE ledger_eod.clusters SET max_recorded_xid = '9999'", "2026-01-30", "cluster"),
+        ("clusters", "UPDATE ledger_eod.clusters SET transactions_oid = '9'", "2026-01-30", "cluster"),
         ("cluster_keys", "INSERT INTO ledger_eod.cluster_keys VALUES (1, 9, '{[7,8)}')", "2026-01-30", "cluster"),
         (
             "chain_differences",
