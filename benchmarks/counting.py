@@ -14,8 +14,9 @@ import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Connection, text
 
 from benchmarks.ledgers import BenchLedger, bench_ledger
-from ledger_db.close.counting import WORK_MEM, count_piece, finish_counting, plan_hold_pieces, plan_pieces
+from ledger_db.close.counting import count_piece, finish_counting, plan_hold_pieces, plan_pieces
 from ledger_db.close.driver import resume_run
+from ledger_db.server.connections import WORK_MEM
 from ledger_db.settings import get_settings
 
 FIRST_DATE = date(2026, 1, 1)

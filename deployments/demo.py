@@ -214,7 +214,7 @@ def _repair(out: Console, engine: Engine) -> None:
     with tags(DATABASE):
         found = completed(verify_balances("since-close", return_state=True)).report
     out.print()
-    out.print(f"$ ledger-eod verify\n{tables.verification_line(found.verification)}")
+    out.print(f"$ ledger-eod verify\n{tables.verification_line(found)}")
     out.print(tables.discrepancies_table(found.discrepancies))
 
     def reconstruct() -> Any:
@@ -246,7 +246,7 @@ def _repair(out: Console, engine: Engine) -> None:
     out.print(tables.corrections_table(corrected.corrections))
     with tags(DATABASE):
         clean = completed(verify_balances("since-close", return_state=True)).report
-    out.print(f"$ ledger-eod verify\n{tables.verification_line(clean.verification)}")
+    out.print(f"$ ledger-eod verify\n{tables.verification_line(clean)}")
 
 
 def _show_where(out: Console, settings: Settings, seconds: float) -> None:

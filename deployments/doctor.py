@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,14 +16,16 @@ from sqlalchemy import Connection
 from deployments.hints import WORDS, with_hint
 from deployments.orchestrator.server import configured_api_url, running_api_url, shown_url
 from ledger_db.close.runs import Run
-from ledger_db.errors import ConfigurationError, Hint, LedgerError
+from ledger_db.errors import ConfigurationError, Hint, LedgerError, NothingSelected
 from ledger_db.server import embedded
 from ledger_db.server.connections import display_url, ledger_engine, reachable
-from ledger_db.settings import Settings
+from ledger_db.settings import Settings, get_settings, other_variables
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+NIGHTLY = "nightly"  # the deployment that closes
+LONG_AFTER_CUT_OFF = timedelta(hours=12)
 EXPECTED_DEPLOYMENTS = 11  # as many as prefect.yaml declares, which a test compares
 
 
@@ -41,7 +43,13 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Examine everything that a night needs, in the order in which it is needed."""
-    return [*_versions(), *_ledger(settings), *_prefect(settings)]
+    return [*_versions(), *_variables(), *_ledger(settings), *_prefect(settings)]
+
+
+def _variables() -> Iterator[Finding]:
+    """Variables that could be meant as settings."""
+    if others := other_variables():
+        yield Finding("settings", "missing", f"{', '.join(others)}: no settings of this project, and ignored")
 
 
 def _versions() -> Iterator[Finding]:
@@ -55,8 +63,11 @@ def _versions() -> Iterator[Finding]:
 def _ledger(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is None:
         folder = settings.data_folder.resolve()
-        if not (folder / "postgres" / "PG_VERSION").exists():
-            yield Finding("ledger", "missing", f"no embedded ledger in {folder} yet; ledger-eod migrate makes it")
+        if not embedded.has_cluster(folder):
+            yield Finding(
+                "ledger", "wrong",
+                f"LEDGER_DATABASE_URL is not set, and {folder} has no embedded ledger; {WORDS[Hint.name_the_ledger]}",
+            )  # fmt: skip
             return
         server = embedded.running_server(settings.data_folder)
         yield Finding(
@@ -86,14 +97,14 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
         return
     yield Finding("schema", "ok", f"at {state.head}")
     if not list_balances(connection, limit=1):
-        yield Finding("balances", "missing", "the ledger is empty; ledger-eod generate or import fills it")
+        yield Finding("balances", "missing", "the ledger is empty: it is neither closed nor verified")
     closes = list_runs(connection, limit=100, kind="close")
     certified = [run for run in closes if run.certified]
     if certified:
         newest = certified[0]
         yield Finding("newest close", "ok", f"{newest.name}, {newest.snapshot_count:,} snapshots")
     else:
-        yield Finding("newest close", "missing", "no date is closed yet; ledger-eod close closes the last that ended")
+        yield _first_close(connection)
     yield from _records(connection)
     for run in closes:
         if run.status == "open":
@@ -104,6 +115,20 @@ def _schema(connection: Connection, *, today: date) -> Iterator[Finding]:
             f"{run.name}: {run.refusal or 'unfinished'}, and its day has passed; ledger-eod snapshot --kind interim "
             f"--date {run.business_date} finishes it, ledger-eod abandon {run.run_id} --yes gives it up",
         )  # fmt: skip
+
+
+def _first_close(connection: Connection) -> Finding:
+    """Whether the first close could begin."""
+    from ledger_db.close.first_close import first_date_to_close
+
+    calendar = get_settings().calendar
+    try:
+        first = first_date_to_close(connection, calendar=calendar, last=calendar.last_ended(datetime.now(UTC)))
+    except NothingSelected as error:
+        return Finding("newest close", "missing", f"no date is closed yet: {error}")
+    except LedgerError as error:
+        return Finding("newest close", "wrong", with_hint(error))
+    return Finding("newest close", "missing", f"no date is closed yet; ledger-eod close begins with {first}")
 
 
 def _records(connection: Connection) -> Iterator[Finding]:
@@ -136,6 +161,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "Prefect server", "missing", "none configured, the local one is stopped; ledger-eod serve starts it"
         )
+        yield Finding("tonight", "missing", "without a Prefect server nothing starts by itself")
         return
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -146,6 +172,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
             registered: list[Any] = [
                 deployment for deployment in client.read_deployments() if "ledger-eod" in (deployment.tags or [])
             ]
+            night = tonight(client, settings, registered)
             automations = _automations(client, settings)
     except Exception as error:  # whatever it is, the server cannot be used
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -157,7 +184,80 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         yield Finding("deployments", "missing", f"{names or 'none'} of {EXPECTED_DEPLOYMENTS}; run ledger-eod deploy")
     else:
         yield Finding("deployments", "ok", names)
+    yield night
     yield automations
+
+
+def tonight(client: SyncPrefectClient, settings: Settings, registered: list[Any]) -> Finding:
+    """Whether the nightly close will start by itself, and when."""
+    nightly = next((each for each in registered if each.name == NIGHTLY), None)
+    if nightly is None:
+        return Finding("tonight", "missing", f"no deployment {NIGHTLY}: nothing will start by itself")
+    stopped = [*_switched_off(client, nightly), *_other_zones(nightly, settings)]
+    if stopped:
+        return Finding("tonight", "wrong", "; ".join(stopped))
+    starts_at = _next_start(client, nightly)
+    if starts_at is None:
+        return Finding("tonight", "missing", "no run is scheduled yet; the server does so within a minute")
+    closed = settings.calendar.last_ended(starts_at)
+    late = starts_at - settings.calendar.closes_at(closed)
+    local = f"{starts_at.astimezone(settings.zone):%Y-%m-%d %H:%M} {settings.time_zone}"
+    if late > LONG_AFTER_CUT_OFF:
+        hours = late.total_seconds() / 3600
+        return Finding(
+            "tonight", "wrong",
+            f"at {local}, {hours:.1f} hours after {closed} has ended (LEDGER_CUT_OFF {settings.cut_off:%H:%M}): move "
+            "the schedule to a quarter of an hour after the cut-off",
+        )  # fmt: skip
+    return Finding("tonight", "ok", f"at {local} it closes up to {closed}")
+
+
+def _switched_off(client: SyncPrefectClient, nightly: Any) -> Iterator[str]:
+    """What keeps the server from starting it."""
+    if nightly.paused:
+        yield f"the deployment {NIGHTLY} is paused"
+    if not any(schedule.active for schedule in nightly.schedules):
+        yield f"the schedule of {NIGHTLY} is switched off"
+    if not nightly.work_pool_name:
+        yield f"the deployment {NIGHTLY} has no work pool"
+        return
+    if client.read_work_pool(nightly.work_pool_name).is_paused:
+        yield f"the work pool {nightly.work_pool_name} is paused"
+    queue = nightly.work_queue_name and client.read_work_queue_by_name(nightly.work_queue_name, nightly.work_pool_name)
+    if queue and queue.is_paused:
+        yield f"the work queue {queue.name} is paused"
+    workers = client.read_workers_for_work_pool(nightly.work_pool_name)
+    if not any(worker.status == "ONLINE" for worker in workers):
+        yield (
+            f"no worker of {nightly.work_pool_name} is online; ledger-eod serve runs one, or prefect worker start "
+            f"--pool {nightly.work_pool_name}"
+        )
+
+
+def _other_zones(nightly: Any, settings: Settings) -> Iterator[str]:
+    """Schedules that do not follow the jobs' zone."""
+    for schedule in nightly.schedules:
+        zone = getattr(schedule.schedule, "timezone", None) or "UTC"
+        if schedule.active and zone != settings.time_zone:
+            yield (
+                f"its schedule is in {zone}, the jobs are in {settings.time_zone}; ledger-eod deploy registers it anew"
+            )
+
+
+def _next_start(client: SyncPrefectClient, nightly: Any) -> datetime | None:
+    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    scheduled = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate(
+            {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": datetime.now(UTC)}}
+        ),
+        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [nightly.id]}}),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=1,
+    )
+    starts_at = scheduled[0].next_scheduled_start_time or scheduled[0].expected_start_time if scheduled else None
+    return None if starts_at is None else datetime.fromtimestamp(starts_at.timestamp(), tz=UTC)
 
 
 def _automations(client: SyncPrefectClient, settings: Settings) -> Finding:

@@ -12,6 +12,11 @@ WORDS: Final[dict[Hint, str]] = {
     Hint.list_runs: "ledger-eod runs lists them",
     Hint.migrate: "run ledger-eod migrate (or install the version that wrote it)",
     Hint.name_the_currency: "say which with --currency",
+    Hint.name_the_ledger: "set LEDGER_DATABASE_URL to the ledger that you mean; ledger-eod generate makes an embedded "
+    "one with generated balances",
+    Hint.choose_first_close: "say where its closes begin: ledger-eod close --from-first-posting, --since DATE, or "
+    "--only-last",
+    Hint.confirm_first_close: "if you mean it, ledger-eod close takes it with --yes",
     Hint.close_missing_dates: "ledger-eod close closes all that are missing, in order",
     Hint.close_a_date_first: "close a date first with ledger-eod close, or use ledger-eod verify --scope from-genesis",
     Hint.take_interim: "ledger-eod snapshot --kind interim takes an interim snapshot meanwhile",

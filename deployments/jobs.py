@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deployments import console, tables
 from deployments.orchestrator.server import orchestrator
-from ledger_db.errors import LedgerError, RunAtWork, first_line
+from ledger_db.errors import LedgerError, NothingSelected, RunAtWork, first_line
 
 if TYPE_CHECKING:
     from flows.parts.progress import JobEvent
@@ -33,7 +33,15 @@ class ApprovalNeeded(Exception):
         self.report = report
 
 
-def end_of_day_now(*, since: date | None, until: date | None = None, batch_size: int | None, verbose: bool) -> None:
+def end_of_day_now(
+    *,
+    since: date | None,
+    until: date | None = None,
+    first_close: Literal["ask", "from-first-posting", "only-last"] = "ask",
+    confirmed: bool = False,
+    batch_size: int | None,
+    verbose: bool,
+) -> None:
     """Close every date that has ended and is not closed, and print the totals.
 
     Raises:
@@ -43,11 +51,13 @@ def end_of_day_now(*, since: date | None, until: date | None = None, batch_size:
     with _flow_run(verbose=verbose):
         from flows.end_of_day import end_of_day
 
-        result = completed(end_of_day(since=since, until=until, batch_size=batch_size, return_state=True))
+        result = completed(
+            end_of_day(since, until, batch_size, first_close=first_close, confirmed=confirmed, return_state=True)
+        )
     if isinstance(result, str):
         console.out().print(result)
         return
-    _show(result.certificates)
+    _show(result.certificates, until=until)
     if result.verified is not None:
         found = result.verified.report.verification.finding_count
         where = "; ledger-eod discrepancies lists them" if found else ""
@@ -126,6 +136,7 @@ def reconstruct_now(
     Raises:
         ApprovalNeeded: a correction must be approved first; nothing was corrected.
         LedgerError: some balances could not be recalculated or corrected; corrections that were made stay.
+        NothingSelected: no balance is selected.
     """
     with _flow_run(verbose=verbose):
         from flows.parts.outcomes import AWAITING_APPROVAL
@@ -137,6 +148,8 @@ def reconstruct_now(
         result = completed(state)
     if state.name == AWAITING_APPROVAL:
         raise ApprovalNeeded(result.report)
+    if isinstance(result, str):
+        raise NothingSelected(result)
     return result
 
 
@@ -161,11 +174,11 @@ def completed(state: Any) -> Any:
     raise JobFailed(first_line(result) if isinstance(result, Exception) else str(state.message or state.name))
 
 
-def _show(certificates: list[Any]) -> None:
+def _show(certificates: list[Any], *, until: date | None = None) -> None:
     """The totals of each closed date, and what arrived late."""
     out = console.out()
     if not certificates:
-        out.print("every business date that has ended is closed")
+        out.print(f"closed up to {until} already" if until else "every business date that has ended is closed")
         return
     out.print(tables.totals_table([(certificate.run, certificate.totals) for certificate in certificates]))
     out.print(

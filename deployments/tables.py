@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ledger_db.history.balance_at import BalanceAt
     from ledger_db.settings import Settings
     from ledger_db.verification.discrepancies import Discrepancy
-    from ledger_db.verification.sweeps import Verification
+    from ledger_db.verification.driver import VerificationReport
 
 
 NAMED_DATES = 5  # of a list, in a cell
@@ -234,9 +234,9 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     return "; ".join(shown_values)
 
 
-def verification_line(verification: Verification) -> str:
-    """A verification's verdict in one line."""
-    what = f"{verification.balance_count:,} balances" if verification.scope != "checksums" else "every closed date"
+def verification_line(report: VerificationReport) -> str:
+    """A verification's verdict in one line, and what it looked at."""
+    verification, what = report.verification, report.subject
     if not verification.finding_count:
         closed = f"; {verification.closed_count} earlier closed" if verification.closed_count else ""
         return f"{verification.name}: {what}, nothing found{closed}"

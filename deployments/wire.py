@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ledger_db.close import totals as run_totals
     from ledger_db.correction import corrections, recalculation, reconstructions
     from ledger_db.history import balance_at
+    from ledger_db.verification import closed_dates, driver
     from ledger_db.verification import discrepancies as kept
-    from ledger_db.verification import sweeps
 
 
 def _as_text(amount: object) -> object:
@@ -216,11 +216,37 @@ class CauseTotal(Shape):
         return _taken_from(cls, total)
 
 
+class RunsCompared(Shape):
+    """The certified runs that a verification of the checksums compared."""
+
+    run_count: int = Field(description="how many, closes and interim ones")
+    first_date: date | None = Field(description="the first of their business dates; null: there is none")
+    last_date: date | None = Field(description="the last of them")
+    date_count: int = Field(description="how many business dates they are of")
+    transaction_count: int = Field(description="how many raw rows were compared")
+    rows_left_out: dict[str, int] = Field(description="of how many of the runs the raw rows were not compared, and why")
+
+    @classmethod
+    def of(cls, compared: closed_dates.RunsCompared) -> Self:
+        """The shape of what was compared."""
+        return _taken_from(
+            cls,
+            compared,
+            first_date=min(compared.dates, default=None),
+            last_date=max(compared.dates, default=None),
+            date_count=len(compared.dates),
+            rows_left_out={str(why): count for why, count in compared.rows_left_out.items()},
+        )
+
+
 class Verification(Shape):
     """A verification, its totals and the discrepancies that it saw."""
 
     verification_id: int = Field(description="the verification's id")
     scope: str = Field(description="since-close, from-genesis or checksums")
+    ledger_id: str | None = Field(description="only balances of this ledger; null: of all")
+    currency: str | None = Field(description="only balances of this currency; null: of all")
+    balance_ids: list[str] | None = Field(description="only these balances; null: all")
     status: str = Field(description="open, finished or abandoned")
     started_at: Instant = Field(description="when it was started")
     finished_at: Instant | None = Field(description="when it ended; null: it has not")
@@ -231,22 +257,20 @@ class Verification(Shape):
     gross_volume: PlainAmount = Field(description="the sum of all compared amounts regardless of sign, minor units")
     unexplained_volume: PlainAmount = Field(description="the part of it that has no known cause, minor units")
     explained_percent: str = Field(description="the share that is proven or has a cause, percent, rounded down")
+    compared: RunsCompared | None = Field(description="of scope checksums: what was compared; null: another scope")
     totals: list[CauseTotal] = Field(description="its discrepancies by cause and currency, largest difference first")
     discrepancies: list[Discrepancy] = Field(description="the discrepancies it saw, largest difference first")
 
     @classmethod
-    def of(
-        cls,
-        verification: sweeps.Verification,
-        found: list[kept.Discrepancy],
-        totals: list[kept.CauseTotal],
-    ) -> Self:
+    def of(cls, report: driver.VerificationReport) -> Self:
         """The shape of a verification with what it found."""
+        verification = report.verification
         return _taken_from(
             cls,
             verification,
-            totals=[CauseTotal.of(total) for total in totals],
-            discrepancies=[Discrepancy.of(each) for each in found],
+            compared=RunsCompared.of(report.compared) if verification.scope == "checksums" else None,
+            totals=[CauseTotal.of(total) for total in report.totals],
+            discrepancies=[Discrepancy.of(each) for each in report.discrepancies],
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -49,19 +49,27 @@ def end_of_day(
     since: date | None = None,
     until: date | None = None,
     batch_size: BatchSize = None,
+    first_close: Literal["ask", "from-first-posting", "only-last"] = "ask",
+    confirmed: bool = False,
 ) -> EndOfDayResult | State[Any]:
     """Close every missing business date in order, up to the last one that has ended, then verify stored balances.
 
     Args:
-        since: The first day to close on a ledger that has no close yet. Empty: only the last day that has ended.
+        since: The first day to close on a ledger that has no close yet. Empty: as first_close says.
         until: The last day to close, when not all of them are to be. Empty: the last day that has ended.
         batch_size: How many balances one database transaction writes, from 1 to 1,000,000. Empty: LEDGER_BATCH_SIZE.
+        first_close: Where the closes of a ledger without one begin; what was posted before is in the first close. It
+            is kept. ask: as was chosen before, and on a new ledger with the last day that has ended.
+        confirmed: Also when the first day lies more than a month before the first posting, or ten years back.
     """
     job = Job("end of day", {"operation": "end_of_day"})
     certificates: list[Certificate] = []
     try:
         batch_size = batch_size_or_setting(batch_size)
-        for business_date in closing.find_dates_to_close(as_of(), since, until):
+        dates = closing.find_dates_to_close(
+            as_of(), since, until, None if first_close == "ask" else first_close, confirmed=confirmed
+        )
+        for business_date in dates:
             state: State[Any] = snapshot_balances(business_date, "close", batch_size, return_state=True)
             if state.name == outcomes.AT_WORK:
                 return outcomes.at_work(str(state.message))
@@ -95,7 +103,7 @@ def _verify(certificates: list[Certificate], batch_size: int) -> EndOfDayResult 
     result = EndOfDayResult(certificates, verified)
     if verified.report.verification.finding_count:
         message = with_hint(f"{closed}; {verified.summary}", Hint.list_discrepancies)
-        return Completed(message=message, data=result)
+        return Completed(name=outcomes.FOUND, message=message, data=result)
     return result
 
 

@@ -7,11 +7,14 @@ from typing import Any
 from prefect.events import emit_event
 
 from ledger_db.close.runs import Run
+from ledger_db.core.amounts import plain
 from ledger_db.correction.driver import ReconstructionReport
+from ledger_db.correction.proposals import gross_by_currency
+from ledger_db.server.connections import database_name, ledger_url
 from ledger_db.verification.sweeps import Verification
 
 
-def announce_reconstruction(report: ReconstructionReport, outcome: str) -> None:
+def announce_reconstruction(report: ReconstructionReport, outcome: str, **payload: Any) -> None:
     """Emit one event per reconstruction and outcome."""
     reconstruction = report.reconstruction
     emit_event(
@@ -21,12 +24,19 @@ def announce_reconstruction(report: ReconstructionReport, outcome: str) -> None:
             "prefect.resource.name": reconstruction.name,
         },
         payload={
+            "database": database_name(ledger_url()),
             "mode": reconstruction.mode,
+            "reason": reconstruction.reason,
+            "proposed_by": reconstruction.proposed_by,
+            "totals": ", ".join(
+                f"{plain(gross)} {currency}" for currency, gross in gross_by_currency(report.proposed).items()
+            ),
             "selection": reconstruction.selection,
             "figures_hash": reconstruction.figures_hash,
             "balance_count": len(report.results),
             "proposed_count": len(report.proposed),
             "corrected_count": len(report.corrections),
+            **payload,
         },
     )
 
@@ -41,6 +51,7 @@ def announce_verification(verification: Verification, **payload: Any) -> None:
             "ledger-eod.scope": verification.scope,  # an automation can choose by a label, not by the payload
         },
         payload={
+            "database": database_name(ledger_url()),
             "scope": verification.scope,
             "balance_count": verification.balance_count,
             "finding_count": verification.finding_count,

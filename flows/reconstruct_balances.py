@@ -20,7 +20,7 @@ from flows.parts.options import UNRETRIED_FLOW
 from flows.parts.progress import Job
 from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.correction.reconstructions import Reconstruction
-from ledger_db.errors import first_line
+from ledger_db.errors import NothingSelected, first_line
 from tasks import correction as correcting
 
 OPERATION = "reconstruct_balances"
@@ -79,6 +79,8 @@ def reconstruct_balances(
             approval_id = approval.approval_id
         correcting.begin_applying(reconstruction.reconstruction_id, approval_id)
         return _apply(report, job)
+    except NothingSelected as nothing:  # so that a schedule may ask each night
+        return outcomes.nothing_to_do(str(nothing))
     except outcomes.LEDGER_ERRORS as error:
         job.failed(error=first_line(error))
         return outcomes.stopped_by(error)
@@ -87,12 +89,11 @@ def reconstruct_balances(
 def _recalculate(reconstruction: Reconstruction, chosen: list[str], job: Job) -> ReconstructionReport:
     """Recalculate the chosen balances and seal the figures."""
     _about(reconstruction, job).started(total_balances=len(chosen))
-    if chosen:
-        map_batches(
-            correcting.recalculate_balances, reconstruction.reconstruction_id, chosen,
-            progress_key=reports.artifact_key("progress", "recalculate", reconstruction.selection),
-            description=f"{reconstruction.name}: {len(chosen)} balances recalculated",
-        ).require_all("nothing is corrected")  # fmt: skip
+    map_batches(
+        correcting.recalculate_balances, reconstruction.reconstruction_id, chosen,
+        progress_key=reports.artifact_key("progress", "recalculate", reconstruction.selection),
+        description=f"{reconstruction.name}: {len(chosen)} balances recalculated",
+    ).require_all("nothing is corrected")  # fmt: skip
     return correcting.seal(reconstruction.reconstruction_id)
 
 

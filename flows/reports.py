@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -14,15 +15,25 @@ from ledger_db.correction.driver import ReconstructionReport
 from ledger_db.correction.proposals import gross_by_currency
 from ledger_db.correction.recalculation import Result
 from ledger_db.verification.driver import VerificationReport
+from ledger_db.verification.sweeps import Verification
 from tasks.close import Certificate
 
 TABLE_ROWS = 200
 FORM_ROWS = 20
+PART_DIGITS = 8  # of the hash of a selection, in an artifact's key
 
 
 def artifact_key(*parts: object) -> str:
     """A key of lower-case letters, digits and dashes."""
     return "-".join(str(part).lower().replace("_", "-") for part in parts)
+
+
+def verification_key(what: str, verification: Verification) -> str:
+    """An artifact's key for a verification; what is about a part of the balances does not replace what is about all."""
+    if not verification.is_restricted:
+        return artifact_key(what, verification.scope)
+    part = sha256(json.dumps(verification.restriction, sort_keys=True).encode()).hexdigest()
+    return artifact_key(what, verification.scope, "part", part[:PART_DIGITS])
 
 
 def report_totals(certificate: Certificate) -> None:
@@ -151,9 +162,9 @@ def report_discrepancies(report: VerificationReport) -> None:
         for found in report.discrepancies[:TABLE_ROWS]
     ]
     create_table_artifact(
-        key=artifact_key("discrepancies", verification.scope),
+        key=verification_key("discrepancies", verification),
         table=_even(totals + worst) or [{"cause": "nothing found"}],
-        description=f"{verification.name}: {verification.balance_count} balances, {verification.finding_count} "
+        description=f"{verification.name}: {report.subject}, {verification.finding_count} "
         f"discrepancies, {verification.opened_count} new, {verification.closed_count} closed; "
         f"{verification.explained_percent} % of gross volume explained. Minor units, worst first after the totals.",
     )

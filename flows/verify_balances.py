@@ -7,8 +7,8 @@ verification, and a difference that was found before is the same discrepancy.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger, runtime
@@ -22,8 +22,9 @@ from flows.parts.clock import dated_name
 from flows.parts.hints import with_hint
 from flows.parts.options import UNRETRIED_FLOW, BatchSize, batch_size_or_setting
 from flows.parts.progress import Job
+from ledger_db.core.amounts import plain, total
 from ledger_db.errors import Hint, RunAtWork, first_line
-from ledger_db.verification.closed_dates import RowsLeftOut
+from ledger_db.verification.closed_dates import NO_RUNS, RowsLeftOut
 from ledger_db.verification.driver import VerificationReport
 from ledger_db.verification.sweeps import Tally, Verification
 from tasks import verification as verifying
@@ -43,12 +44,29 @@ class VerificationOutcome:
         """The outcome in one line."""
         verification = self.report.verification
         if not verification.finding_count:
-            return f"{verification.name}: nothing found"
+            return f"{verification.name}: {self.report.subject}, nothing found"
         causes = {total.cause for total in self.report.totals}
         return (
-            f"{verification.name}: {verification.finding_count} discrepancies, {verification.opened_count} of them new "
-            f"({', '.join(sorted(causes))})"
+            f"{verification.name}: {self.report.subject}, {verification.finding_count} discrepancies, "
+            f"{verification.opened_count} of them new ({', '.join(sorted(causes))})"
         )
+
+    @property
+    def totals(self) -> str:
+        """The gross differences that it found, by currency; minor units."""
+        gross: dict[str, list[Decimal]] = {}
+        for each in self.report.totals:
+            gross.setdefault(each.currency, []).append(each.gross_difference)
+        return ", ".join(f"{plain(total(amounts))} {currency}".strip() for currency, amounts in gross.items())
+
+    @property
+    def largest(self) -> str:
+        """The largest discrepancy in words; empty without one."""
+        found = self.report.discrepancies
+        if not found:
+            return ""
+        amount = f"{plain(found[0].gross_difference)} {found[0].currency or ''}".strip()
+        return f"{found[0].subject}: {found[0].cause}, {amount}"
 
 
 def _run_name() -> str:
@@ -84,7 +102,7 @@ def verify_balances(
     except Exception as error:
         return outcomes.stopped_by(error)
     if outcome.report.verification.finding_count:
-        return Completed(message=with_hint(outcome.summary, Hint.list_discrepancies), data=outcome)
+        return Completed(name=outcomes.FOUND, message=with_hint(outcome.summary, Hint.list_discrepancies), data=outcome)
     return outcome
 
 
@@ -94,13 +112,14 @@ def _verify(verification: Verification, batch_size: int, job: Job) -> Verificati
         checked, mapped = _compare(verification, batch_size, job)
         with job.phase("report"):
             tally = verifying.total(mapped.results, checked, failed=len(mapped.failures))
-            report = verifying.end_verification(verification.verification_id, tally)
+            compared = sum((part.compared for part in mapped.results), NO_RUNS)
+            report = verifying.end_verification(verification.verification_id, tally, compared)
         mapped.require_all("the others' findings are kept and nothing is closed; run it again")
     except Exception as error:
         job.failed(error=first_line(error), duration_ms=job.duration_ms)
         raise
     outcome = VerificationOutcome(report, job.duration_ms, job.phases_ms)
-    for why, count in sum((part.rows_left_out for part in mapped.results), Counter()).items():
+    for why, count in report.compared.rows_left_out.items():
         get_run_logger().log(
             logging.INFO if why is RowsLeftOut.interim else logging.WARNING,
             "the raw rows of %s runs were not compared: %s", count, why,
@@ -112,7 +131,7 @@ def _verify(verification: Verification, batch_size: int, job: Job) -> Verificati
 def _compare(verification: Verification, batch_size: int, job: Job) -> tuple[Tally, Mapped[PartialVerification]]:
     """The tally of the transactions, and the results of all batches."""
     verification_id = verification.verification_id
-    progress_key = reports.artifact_key("progress", "verify", verification.scope)
+    progress_key = reports.verification_key("progress-verify", verification)
     if verification.scope == "checksums":
         run_ids = verifying.find_runs_to_check()
         with job.phase("compare"):
@@ -154,4 +173,7 @@ def _report(outcome: VerificationOutcome, job: Job) -> None:
         phases_ms=outcome.phases_ms,
     )
     reports.report_discrepancies(outcome.report)
-    events.announce_verification(verification, causes=causes, duration_ms=outcome.duration_ms)
+    events.announce_verification(
+        verification, summary=outcome.summary, totals=outcome.totals, largest=outcome.largest, causes=causes,
+        duration_ms=outcome.duration_ms,
+    )  # fmt: skip

@@ -35,6 +35,9 @@ class Hint(StrEnum):
     list_runs = "list_runs"
     migrate = "migrate"
     name_the_currency = "name_the_currency"
+    name_the_ledger = "name_the_ledger"
+    choose_first_close = "choose_first_close"
+    confirm_first_close = "confirm_first_close"
     close_missing_dates = "close_missing_dates"
     close_a_date_first = "close_a_date_first"
     take_interim = "take_interim"
@@ -108,6 +111,10 @@ class UnknownBalance(NotFound):
     """No balance has this id or indicator."""
 
 
+class NothingSelected(NotFound):
+    """No balance is of the ledger, the currency or the kind that was asked for."""
+
+
 class UnknownTransaction(NotFound):
     """No transaction has this id."""
 
@@ -144,6 +151,10 @@ class OutOfOrder(NotYet):
     """A close would be opened before an earlier one is certified, or behind the newest certified one."""
 
 
+class FirstCloseUndecided(NotYet):
+    """A ledger with a history has no close yet, and nobody has said where its closes begin, or confirmed it."""
+
+
 class NotApproved(NotYet):
     """The run begins a new chain, and nobody has approved it yet; it stays open."""
 
@@ -162,6 +173,10 @@ class ForeignRecords(Refused):
 
 class ChainDiffers(Refused):
     """The newest close is not the sum of the rows that its chain counted: no close is based on it."""
+
+
+class FirstCloseRefused(Refused):
+    """Closes have begun, later than was asked for: none can be put before the first."""
 
 
 class TableMadeAnew(Refused):

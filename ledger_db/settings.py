@@ -6,13 +6,16 @@ working folder. The environment overrides the working folder's file, which overr
 
 from __future__ import annotations
 
+import os
 from datetime import time
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from zoneinfo import ZoneInfo, available_timezones
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
@@ -28,12 +31,18 @@ def project_folder() -> Path:
     return checkout if (checkout / "prefect.yaml").is_file() else Path.cwd()
 
 
+_PREFIX: Final = "LEDGER_"
+_ENV_FILES: Final = (project_folder() / ".env", Path(".env"))
+LOOKS_LIKE: Final = 0.8  # by difflib: LEDGER_DB_URL is meant for ours, LEDGER_FILE is of another program
+_SHORT_FOR: Final = dict.fromkeys(("URL", "DB", "DSN", "DATABASE"), "LEDGER_DATABASE_URL") | dict.fromkeys(
+    ("TZ", "ZONE"), "LEDGER_TIME_ZONE"
+)
+
+
 class Settings(BaseSettings):
     """The settings of one process. Users see the descriptions of the fields, also in the README."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="LEDGER_", env_file=(project_folder() / ".env", ".env"), extra="ignore", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_file=_ENV_FILES, extra="ignore", frozen=True)
 
     database_url: SecretStr | None = Field(
         None, description="the ledger: a SQLAlchemy or libpq PostgreSQL URL; unset: an embedded PostgreSQL"
@@ -144,13 +153,45 @@ class Settings(BaseSettings):
         return BusinessCalendar(zone=self.zone, cut_off=self.cut_off)
 
 
+def misspelled() -> dict[str, str]:
+    """Variables that look like a misspelled setting, each with the setting that is meant.
+
+    Other programs use names with this prefix too; what looks like none of ours is left alone.
+    """
+    found = {}
+    for name in _unknown_variables():
+        near = get_close_matches(name, _known_variables(), n=1, cutoff=LOOKS_LIKE)
+        if meant := _SHORT_FOR.get(name.removeprefix(_PREFIX)) or (near[0] if near else None):
+            found[name] = meant
+    return found
+
+
+def other_variables() -> list[str]:
+    """Variables with this project's prefix that are no settings and look like none."""
+    return [name for name in _unknown_variables() if name not in misspelled()]
+
+
+def _known_variables() -> set[str]:
+    return {f"{_PREFIX}{name}".upper() for name in Settings.model_fields}
+
+
+def _unknown_variables() -> list[str]:
+    files = Settings.model_config.get("env_file") or ()
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+    given = {name.upper() for name in os.environ}
+    given |= {name.upper() for path in paths if path.is_file() for name in dotenv_values(path)}
+    return sorted(name for name in given - _known_variables() if name.startswith(_PREFIX))
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """This process's settings, read once.
 
     Raises:
-        ConfigurationError: values are wrong; one line names each variable and what it must be.
+        ConfigurationError: values are wrong, or names misspelled; one line names each variable and what it must be.
     """
+    if wrong := misspelled():
+        raise ConfigurationError("; ".join(f"{name} is no setting: {meant} is meant" for name, meant in wrong.items()))
     try:
         return Settings()
     except ValidationError as error:

@@ -8,10 +8,12 @@ from datetime import date, datetime
 from typing import Literal
 
 from prefect import get_run_logger, task
+from sqlalchemy import Connection
 
 from ledger_db.attach.migrate import require_current
 from ledger_db.close import activity, certification, counting, new_chain, opening, preparing, runs, snapshots
 from ledger_db.close.counting import CountedRows, Piece
+from ledger_db.close.first_close import Choice, first_date_to_close, require_first_date
 from ledger_db.close.preparing import Preparation
 from ledger_db.close.runs import Run
 from ledger_db.close.totals import RunException, RunTotals, exception_counts, exceptions_of, totals_of
@@ -52,11 +54,21 @@ def hold_run(run: Run) -> AbstractContextManager[None]:
 
 
 @task(**LEDGER_TASK)
-def find_dates_to_close(as_of: datetime, since: date | None, until: date | None = None) -> list[date]:
-    """The business dates that have ended by ``as_of`` and have no certified close, in order, up to ``until``."""
+def find_dates_to_close(
+    as_of: datetime, since: date | None, until: date | None, choice: Choice | None, *, confirmed: bool
+) -> list[date]:
+    """The business dates that have ended by ``as_of`` and have no certified close, in order, up to ``until``.
+
+    Raises:
+        FirstCloseUndecided: the ledger has a history and no close, and nobody has chosen where its closes begin.
+    """
+    last_ended = calendar().last_ended(as_of)
     with transaction() as connection:
         require_current(connection)
-        return opening.dates_to_close(connection, last_ended=calendar().last_ended(as_of), since=since, until=until)
+        first = first_date_to_close(
+            connection, calendar=calendar(), last=until or last_ended, since=since, choice=choice, confirmed=confirmed
+        )
+        return opening.dates_to_close(connection, last_ended=last_ended, since=first or since, until=until)
 
 
 @task(**LEDGER_TASK)
@@ -66,13 +78,21 @@ def open_run(kind: Literal["close", "interim"], business_date: date | None, as_o
         require_current(connection)
         if kind == "close":
             last_ended = calendar().last_ended(as_of)
-            due = business_date or (opening.dates_to_close(connection, last_ended=last_ended) or [last_ended])[0]
+            due = business_date or _next_date(connection, last_ended)
+            require_first_date(connection, due, calendar=calendar(), now=as_of)
             run: Run | None = opening.open_close(connection, business_date=due, calendar=calendar(), now=as_of)
         else:
             run = opening.open_interim(connection, business_date=business_date, calendar=calendar(), now=as_of)
     if run is not None:
         get_run_logger().info("%s is %s, cut %s", run.name, run.status, run.cut)
     return run
+
+
+def _next_date(connection: Connection, last_ended: date) -> date:
+    """The next date in turn; the last one that has ended where none is missing."""
+    first = first_date_to_close(connection, calendar=calendar(), last=last_ended)
+    missing = opening.dates_to_close(connection, last_ended=last_ended, since=first)
+    return (missing or [last_ended])[0]
 
 
 @task(**LEDGER_TASK)

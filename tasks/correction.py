@@ -36,7 +36,11 @@ def open_reconstruction(
     proposed_by: str,
     flow_run_id: str,
 ) -> tuple[Reconstruction, list[str]]:
-    """Open a reconstruction and return it with the ids of its balances."""
+    """Open a reconstruction and return it with the ids of its balances.
+
+    Raises:
+        NothingSelected: no balance is selected.
+    """
     with transaction() as connection:
         chosen = reconstructions.select_balances(connection, selection, balance_ids)
         opened = reconstructions.open_reconstruction(

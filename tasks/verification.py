@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prefect import get_run_logger, task
 
@@ -15,7 +14,7 @@ from ledger_db.core.key_ranges import KeyRange
 from ledger_db.server.connections import ledger_engine, transaction
 from ledger_db.verification import driver
 from ledger_db.verification import sweeps as verifications
-from ledger_db.verification.closed_dates import RowsLeftOut
+from ledger_db.verification.closed_dates import NO_RUNS, RunsCompared
 from ledger_db.verification.driver import CheckResult, VerificationReport
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 from tasks.each import for_each
@@ -25,10 +24,10 @@ from tasks.retries import LEDGER_TASK
 
 @dataclass(frozen=True)
 class PartialVerification:
-    """The figures of some batches. ``rows_left_out``: of how many runs the raw rows were not compared, and why."""
+    """The figures of some batches, or of some certified runs that were compared."""
 
     tally: Tally
-    rows_left_out: Counter[RowsLeftOut] = field(default_factory=Counter)
+    compared: RunsCompared = NO_RUNS
 
 
 def hold_scope(scope: Scope) -> AbstractContextManager[None]:
@@ -127,17 +126,17 @@ def check_runs(verification_id: int, run_ids: list[int]) -> PartialVerification:
     )  # fmt: skip
     return PartialVerification(
         sum((each.tally for each in checked), Tally()),
-        Counter(each.rows_left_out for each in checked if each.rows_left_out is not None),
+        sum((each.compared for each in checked), NO_RUNS),
     )
 
 
 @task(**LEDGER_TASK)
-def end_verification(verification_id: int, tally: Tally) -> VerificationReport:
+def end_verification(verification_id: int, tally: Tally, compared: RunsCompared) -> VerificationReport:
     """Store the totals, end the verification and read its report.
 
     Closes the discrepancies in its scope that it did not find again, unless a batch failed.
     """
-    return driver.conclude(ledger_engine(), verification_id, tally)
+    return driver.conclude(ledger_engine(), verification_id, tally, compared)
 
 
 def total(parts: Sequence[PartialVerification], checked: Tally, *, failed: int) -> Tally:

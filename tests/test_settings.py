@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import make_url
 
 from ledger_db import settings
-from ledger_db.errors import ConfigurationError
+from ledger_db.errors import ConfigurationError, Hint
 from ledger_db.server import connections as database
 from ledger_db.settings import Settings, get_settings
 from tests.testing.books import Ledger
@@ -86,6 +86,41 @@ def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigurationError) as refusal:
         get_settings()
     assert {"LEDGER_WORKERS", "LEDGER_TIME_ZONE"} <= set(re.findall(r"LEDGER_[A-Z_]+", str(refusal.value)))
+
+
+def test_a_misspelled_setting_is_named_with_the_one_that_is_meant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LEDGER_TIME_ZOEN", "Europe/Berlin")
+    monkeypatch.setitem(Settings.model_config, "env_file", (tmp_path / "none", tmp_path / ".env"))
+    (tmp_path / ".env").write_text("ledger_db_url=postgresql://host/ledger\n")
+    with pytest.raises(ConfigurationError) as refusal:
+        get_settings()
+    assert str(refusal.value) == (
+        "LEDGER_DB_URL is no setting: LEDGER_DATABASE_URL is meant; "
+        "LEDGER_TIME_ZOEN is no setting: LEDGER_TIME_ZONE is meant"
+    )
+
+
+@pytest.mark.parametrize("short", ["URL", "DB", "DSN", "TZ", "ZONE"])
+def test_a_short_name_is_no_setting(monkeypatch: pytest.MonkeyPatch, short: str) -> None:
+    monkeypatch.setenv(f"LEDGER_{short}", "x")
+    with pytest.raises(ConfigurationError, match=f"^LEDGER_{short} is no setting: LEDGER_(DATABASE_URL|TIME_ZONE) is"):
+        get_settings()
+
+
+def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FILE", "INIT", "PRICE_DB", "DATE_FORMAT", "PAGER", "EOD"):
+        monkeypatch.setenv(f"LEDGER_{name}", "x")
+    assert get_settings().database_url is None
+
+
+def test_without_any_setting_no_ledger_is_made_on_the_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LEDGER_DATA_FOLDER", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match=r"^no ledger is named: LEDGER_DATABASE_URL is not set") as refusal:
+        database.ledger_engine()
+    assert refusal.value.hint is Hint.name_the_ledger
+    assert not (tmp_path / "none").exists()
 
 
 def test_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

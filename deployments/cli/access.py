@@ -15,29 +15,32 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 
-def reachable_ledger() -> Engine:
-    """The configured ledger.
+def reachable_ledger(*, make: bool = False) -> Engine:
+    """The configured ledger. ``make``: the embedded one is made where none is configured and none is there.
 
     Raises:
-        ConfigurationError: it cannot be reached.
+        ConfigurationError: it is not there or cannot be reached.
     """
-    from ledger_db.server.connections import ledger_engine, reachable
+    from ledger_db.server.connections import ledger_engine, make_embedded_ledger, reachable
 
-    engine = ledger_engine()
+    settings = get_settings()
+    engine = ledger_engine(make_embedded_ledger(settings) if make and settings.database_url is None else None)
     reachable(engine)
     return engine
 
 
-def migrated_ledger() -> Engine:
+def migrated_ledger(*, make: bool = False) -> Engine:
     """The configured ledger with this version's schema. The embedded one is migrated on the way where that is needed.
 
+    ``make``: it is made, too, where none is configured and none is there.
+
     Raises:
-        ConfigurationError: it cannot be reached.
+        ConfigurationError: it is not there or cannot be reached.
         NotMigrated: it is not the embedded one, and has another schema.
     """
     from ledger_db.attach.migrate import migrate, require_current, schema_state
 
-    engine = reachable_ledger()
+    engine = reachable_ledger(make=make)
     with engine.connect() as connection:
         if get_settings().database_url is not None:
             require_current(connection)

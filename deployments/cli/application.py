@@ -23,9 +23,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 automations = typer.Typer(
-    help="What Prefect's server does by itself: report on discrepancies, and notify of late, failed and silent runs "
-    "and of a night without an end of day. Notifications are warnings in the log, or go through "
-    "LEDGER_NOTIFICATION_BLOCK.",
+    help="What Prefect's server does by itself: report on discrepancies, and notify of what was found, of approvals "
+    "that are awaited, of late, failed and silent runs, and of a night without an end of day. Notifications are "
+    "warnings in the log, or go through LEDGER_NOTIFICATION_BLOCK.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

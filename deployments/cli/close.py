@@ -42,13 +42,26 @@ def snapshot(
 
 
 def close(
+    *,
     since: Annotated[
         date | None,
         typer.Option(
             parser=parse_date, metavar="DATE", help="The first date to close, on a ledger that has no close yet.",
-            show_default="only the last date that has ended",
+            show_default="as was chosen before",
         ),
     ] = None,
+    from_first_posting: Annotated[
+        bool, typer.Option("--from-first-posting", help="The same, with the date of the ledger's first posting.")
+    ] = False,
+    only_last: Annotated[
+        bool,
+        typer.Option(
+            "--only-last", help="The same, with the last date that has ended: what was posted before has no closes."
+        ),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also where the first date looks mistyped, or is ten years back.")
+    ] = False,
     until: Annotated[
         date | None,
         typer.Option(
@@ -59,11 +72,19 @@ def close(
     batch_size: BatchSizeOption = None,
     verbose: VerboseOption = False,
 ) -> None:  # fmt: skip
-    """Run the end of day now: close every missing business date in order, and report what arrived late."""
+    """Run the end of day now: close every missing business date in order, and report what arrived late.
+
+    On a ledger that has a history and no close yet, say once where its closes begin.
+    """
+    if from_first_posting and only_last:
+        raise typer.BadParameter("goes without --from-first-posting", param_hint="--only-last")
     from deployments.jobs import end_of_day_now
 
     migrated_ledger()
-    end_of_day_now(since=since, until=until, batch_size=batch_size, verbose=verbose)
+    end_of_day_now(
+        since=since, until=until, batch_size=batch_size, verbose=verbose, confirmed=yes,
+        first_close="from-first-posting" if from_first_posting else "only-last" if only_last else "ask",
+    )  # fmt: skip
 
 
 def prepare_close(verbose: VerboseOption = False) -> None:

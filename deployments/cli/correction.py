@@ -56,6 +56,8 @@ def reconstruct(
         raise typer.BadParameter("goes with --apply and --as WHO", param_hint="--approve")
     if approve is not None and select is not ReconstructionSelection.given:
         raise typer.BadParameter("is about the balances of the proposal: select none", param_hint="--approve")
+    if currency is not None and not balances:
+        raise typer.BadParameter("says which of the named balances: name some", param_hint="--currency")
     engine = migrated_ledger()
     with engine.begin() as connection:
         balance_ids = [find_balance_id(connection, name, currency=currency) for name in balances or []]

@@ -22,7 +22,7 @@ def migrate() -> None:
     from ledger_db.attach.migrate import migrate
     from ledger_db.server.connections import display_url
 
-    engine = reachable_ledger()
+    engine = reachable_ledger(make=True)
     state = migrate(engine)
     where = display_url(engine.url)
     was = "is already" if state.is_current else f"was at {state.current or 'nothing'}, is now"
@@ -63,7 +63,7 @@ def generate(
         late_share=late_share,
         inflight_share=inflight_share,
     )
-    engine = migrated_ledger()
+    engine = migrated_ledger(make=True)
     started = time.monotonic()
     with console.err().status("loading"):
         with engine.begin() as connection:
@@ -87,7 +87,7 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="A CSV file of transactions.", exists=True, dir_okay=False)],
 ) -> None:
     """Load a CSV of transactions into the ledger."""
-    engine = migrated_ledger()
+    engine = migrated_ledger(make=True)
     with console.err().status("loading"), engine.begin() as connection:
         result = import_transactions(connection, file)
     console.out().print(
@@ -104,7 +104,7 @@ def balances(
     as_json: JsonOption = False,
 ) -> None:
     """List balances as the ledger stores them: currency, balance, inflight, owner or indicator, created."""
-    from ledger_db.books.accounts import list_balances
+    from ledger_db.books.accounts import list_balances, nothing_selected
     from ledger_db.books.names import find_balance_id
 
     with migrated_ledger().connect() as connection:
@@ -113,12 +113,17 @@ def balances(
             balance_id = find_balance_id(connection, after, currency=currency)
             after_key = list_balances(connection, limit=1, balance_id=balance_id)[0].balance_key
         listed = list_balances(connection, limit=limit, after_key=after_key, currency=currency)
+        if not listed and after is None:
+            raise nothing_selected(connection, currency=currency)
     if as_json:
         from deployments import wire
 
         console.write_json([wire.StoredBalance.of(balance) for balance in listed])
         return
     out = console.out()
+    if not listed:
+        out.print(f"no balances after {after}")
+        return
     out.print(tables.balances_table(listed))
     if len(listed) == limit:
         out.print(f"there may be more: --after {listed[-1].balance_id}")

@@ -36,7 +36,7 @@ def serve(
     """
     from deployments.orchestrator.serving import serve
 
-    migrated_ledger()
+    migrated_ledger(make=True)
     serve(get_settings(), port=port)
 
 

@@ -17,6 +17,7 @@ from deployments.cli.options import (
     VerboseOption,
     VerificationScope,
 )
+from ledger_db.verification.causes import Cause
 
 
 def verify(
@@ -53,25 +54,33 @@ def verify(
     if as_json:
         from deployments import wire
 
-        console.write_json(wire.Verification.of(report.verification, report.discrepancies, report.totals))
+        console.write_json(wire.Verification.of(report))
         return
     out = console.out()
     if report.discrepancies:
         out.print(tables.discrepancies_table(report.discrepancies))
-    out.print(tables.verification_line(report.verification))
+    out.print(tables.verification_line(report))
 
 
 def discrepancies(
-    cause: Annotated[str | None, typer.Option(help="Only this cause.", show_default="all")] = None,
+    cause: Annotated[
+        Cause | None,
+        typer.Option(metavar="CAUSE", help="Only this cause, of docs/verification.md.", show_default="all"),
+    ] = None,
     closed: Annotated[bool, typer.Option("--closed", help="Also those that are gone.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the discrepancies that verification found, largest difference first, with cause, evidence and what to do."""
     from ledger_db.verification.discrepancies import list_discrepancies
+    from ledger_db.verification.sweeps import require_finished
 
     with migrated_ledger().connect() as connection:
-        found = list_discrepancies(connection, limit=limit, closed_too=closed, cause=cause)
+        found = list_discrepancies(
+            connection, limit=limit, closed_too=closed, cause=None if cause is None else cause.value
+        )
+        if not found:
+            require_finished(connection)
     if as_json:
         from deployments import wire
 
@@ -79,7 +88,8 @@ def discrepancies(
     elif found:
         console.out().print(tables.discrepancies_table(found))
     else:
-        console.out().print("no open discrepancies")
+        of = "" if cause is None else f" of cause {cause.value}"
+        console.out().print(f"no discrepancies{of}" if closed else f"no open discrepancies{of}")
 
 
 def declare_opening(

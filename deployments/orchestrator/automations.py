@@ -18,7 +18,9 @@ from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeploymen
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
+from flows.parts.outcomes import REFUSED
 from ledger_db.errors import ConfigurationError
+from ledger_db.server.connections import database_name, normalised
 from ledger_db.settings import Settings
 
 #: The flows whose runs are watched. Not ``notify``: a notification about a late notification would never end.
@@ -30,6 +32,7 @@ _FLOW_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 _OF_A_WATCHED_FLOW: dict[str, Any] = {"prefect.resource.role": "flow", "prefect.resource.name": WATCHED_FLOWS}
 _OF_A_DEPLOYMENT: dict[str, Any] = {"prefect.resource.role": "deployment"}
 _LINK = " {{ flow_run|ui_url }}"
+_PATH = " /runs/flow-run/{{ flow_run.id }}"
 _END_OF_DAY = "ledger-eod.end-of-day.completed"
 
 
@@ -46,12 +49,13 @@ class Start:
 class Notify:
     """Send a notification; the texts are templates that Prefect's server fills in.
 
-    The link is added for a notification block only: Prefect refuses its own filters in the parameters of a deployment.
+    ``is_of_a_run``: a link to the flow run is added. To a notification block it is whole; in the parameters of a
+    deployment Prefect refuses its own filters, so that there it is the path.
     """
 
     subject: str
     body: str
-    link: str = ""
+    is_of_a_run: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def declarations(settings: Settings) -> list[Declaration]:
     end_of_day = timedelta(seconds=settings.end_of_day_expected_seconds)
     late = timedelta(seconds=settings.late_run_seconds)
     silent = timedelta(seconds=settings.silent_run_seconds)
+    ledger = _ledger(settings)
     return [
         Declaration(
             "ledger-eod: report on discrepancies",
@@ -109,6 +114,31 @@ def declarations(settings: Settings) -> list[Declaration]:
             ),
         ),
         Declaration(
+            "ledger-eod: discrepancies found",
+            "When a verification found discrepancies, also such as are known.",
+            EventTrigger(posture=Posture.Reactive, expect={"ledger-eod.verification.found"}),
+            Notify(
+                "{{ event.payload.finding_count }} "
+                "{{ 'discrepancy' if event.payload.finding_count == 1 else 'discrepancies' }} "
+                "in {{ event.payload.database }}",
+                "{{ event.payload.summary }}. In all {{ event.payload.totals }} in minor units, the largest "
+                "{{ event.payload.largest }}. Nothing was changed; what is to be done is in its table. Verified by "
+                "{{ flow_run.name }}:",
+            ),
+        ),
+        Declaration(
+            "ledger-eod: approval awaited",
+            "When a reconstruction waits for somebody else's approval.",
+            EventTrigger(posture=Posture.Reactive, expect={"ledger-eod.reconstruction.awaiting-approval"}),
+            Notify(
+                "{{ event.resource.name }} awaits approval in {{ event.payload.database }}",
+                "{{ event.payload.proposed_by or 'nobody named' }} proposes to correct "
+                "{{ event.payload.proposed_count }} "
+                "balances by {{ event.payload.totals }} gross, in minor units: {{ event.payload.reason }}. Somebody "
+                "else must approve it. {{ event.payload.how }}:",
+            ),
+        ),
+        Declaration(
             "ledger-eod: run is late",
             f"When a deployment's run has not started {_shown(late)} after Prefect called it late: no worker is at "
             "work, or all of them are busy.",
@@ -120,23 +150,27 @@ def declarations(settings: Settings) -> list[Declaration]:
             Notify(
                 "{{ flow.name }} is late",
                 f"The run {{{{ flow_run.name }}}} of {{{{ flow.name }}}} is late by more than {_shown(late)}: is a "
-                "worker at work, or is it busy?",
-                _LINK,
+                f"worker at work, or is it busy? It starts when one is free. Ledger: {ledger}.",
             ),
         ),
         Declaration(
             "ledger-eod: run failed",
-            "When a deployment's run failed for good, after its retries, or crashed.",
+            "When a deployment's run failed for good, after its retries, or crashed. Not when it was refused as a "
+            "person had asked for it, who sees that.",
             EventTrigger(
                 posture=Posture.Reactive, expect={"prefect.flow-run.*"},
-                match=_FLOW_RUN | {"prefect.state-type": [StateType.FAILED.value, StateType.CRASHED.value]},
+                match={
+                    **_FLOW_RUN,
+                    "prefect.state-type": [StateType.FAILED.value, StateType.CRASHED.value],
+                    "prefect.state-name": f"!{REFUSED}",
+                },
                 match_related=[_OF_A_WATCHED_FLOW, _OF_A_DEPLOYMENT],
             ),
             Notify(
                 "{{ flow.name }} {{ flow_run.state.name|lower }}",
                 "The run {{ flow_run.name }} of {{ flow.name }} is {{ flow_run.state.name }}: "
-                "{{ flow_run.state.message }}",
-                _LINK,
+                "{{ flow_run.state.message }}. What is done stays; run it again when the reason is gone. "
+                f"Ledger: {ledger}.",
             ),
         ),
         Declaration(
@@ -161,7 +195,8 @@ def declarations(settings: Settings) -> list[Declaration]:
             Notify(
                 "no end of day",
                 f"No end of day has completed for {_shown(end_of_day)}. ledger-eod runs lists what is closed, "
-                "ledger-eod close closes what is not.",
+                f"ledger-eod close closes what is not. Ledger: {ledger}.",
+                is_of_a_run=False,
             ),
         ),
     ]  # fmt: skip
@@ -238,9 +273,10 @@ def _action(
         return action
     if isinstance(action, Notify):
         if block_id is not None:
-            body = action.body + action.link
+            body = action.body + (_LINK if action.is_of_a_run else "")
             return SendNotification(block_document_id=block_id, subject=action.subject, body=body)
-        action = Start(LOG_DEPLOYMENT, {"subject": action.subject, "body": action.body})
+        body = action.body + (_PATH if action.is_of_a_run else "")
+        action = Start(LOG_DEPLOYMENT, {"subject": action.subject, "body": body})
     deployment = client.read_deployment_by_name(action.deployment)
     return RunDeployment(deployment_id=deployment.id, parameters=action.parameters, schedule_after=action.after)
 
@@ -260,6 +296,13 @@ def _notification_block(client: SyncPrefectClient, settings: Settings) -> UUID |
     if block.block_schema is None or "notify" not in block.block_schema.capabilities:
         raise ConfigurationError(f"LEDGER_NOTIFICATION_BLOCK: {settings.notification_block} sends no notifications")
     return block.id
+
+
+def _ledger(settings: Settings) -> str:
+    """The ledger that the jobs work on, as the process that installs is configured."""
+    if settings.database_url is None:
+        return "the embedded one"
+    return database_name(normalised(settings.database_url.get_secret_value()))
 
 
 def _content(automation: AutomationCore) -> dict[str, Any]:

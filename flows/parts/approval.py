@@ -31,6 +31,13 @@ from tasks import correction as correcting
 REFUSALS = 10
 
 
+_IN_THE_FORM = (
+    "Resume of the flow run shows the figures and asks for the decision, within {} hours; after them it fails, and "
+    "nothing is corrected"
+)
+_ON_THE_COMMAND_LINE = "This run does not wait: it is approved and corrected on the command line, by the hash {}"
+
+
 class Decision(RunInput):
     """The form in which a user decides about proposed corrections."""
 
@@ -58,7 +65,7 @@ def await_decision(report: ReconstructionReport, operation: str) -> Approval | S
         if asking is not None:
             return _waiting(report, f"; the flow run {asking} asks for it already")
         if not _can_be_suspended():
-            _announce_waiting(report, operation)
+            _announce_waiting(report, operation, _ON_THE_COMMAND_LINE.format(report.reconstruction.figures_hash))
             return _waiting(report, "")
         approval = _ask(report, operation)
     return _rejected(report, approval) if approval.decision == "rejected" else approval
@@ -78,7 +85,7 @@ def _ask(report: ReconstructionReport, operation: str) -> Approval:
     for _ in range(REFUSALS):
         key = f"approve-{str(proposal.figures_hash)[:16]}-{correcting.count_decisions(proposal)}"
         if not _was_suspended(key):
-            _announce_waiting(report, operation)
+            _announce_waiting(report, operation, _IN_THE_FORM.format(get_settings().approval_hours))
         given = _suspend(
             Decision.with_initial_data(description=reports.proposal_markdown(report, refused=refused)), key
         )
@@ -124,15 +131,15 @@ def _first_suspended(flow_run_ids: list[str]) -> str | None:
     return None
 
 
-def _announce_waiting(report: ReconstructionReport, operation: str) -> None:
-    """One log line, one table, one event: a decision is needed."""
+def _announce_waiting(report: ReconstructionReport, operation: str, how: str) -> None:
+    """One log line, one table, one event: a decision is needed. ``how``: it is made."""
     proposal = report.reconstruction
     progress.report(
         "reconstruction awaits approval", operation=operation, reconstruction_id=proposal.reconstruction_id,
         status="awaiting_approval", figures_hash=proposal.figures_hash, reasons=proposal.approval_reasons,
     )  # fmt: skip
     reports.report_reconstruction(report)
-    events.announce_reconstruction(report, "awaiting-approval")
+    events.announce_reconstruction(report, "awaiting-approval", how=how)
 
 
 def _waiting(report: ReconstructionReport, remark: str) -> State[Any]:

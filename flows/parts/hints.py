@@ -10,6 +10,10 @@ WORDS: dict[Hint, str] = {
     Hint.list_runs: "the runs of end-of-day and snapshot-balances are named by the dates they closed",
     Hint.migrate: "migrate the database, or install the version that did",
     Hint.name_the_currency: "name its currency too",
+    Hint.name_the_ledger: "set LEDGER_DATABASE_URL where the worker runs to the ledger that you mean",
+    Hint.choose_first_close: "run end-of-day once with first_close set to from-first-posting or only-last, or with "
+    "since",
+    Hint.confirm_first_close: "if you mean it, run end-of-day with confirmed",
     Hint.close_missing_dates: "end-of-day closes all that are missing, in order",
     Hint.close_a_date_first: "close a business date with end-of-day first",
     Hint.take_interim: "take an interim snapshot meanwhile",

@@ -12,13 +12,17 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Column, Connection, Table, exists, select
+from sqlalchemy import Column, Connection, Select, Table, exists, select
 from sqlalchemy.dialects.postgresql import insert
 
 from ledger_db.books import tables
 from ledger_db.books.tables import GENERAL_LEDGER_ID
 from ledger_db.core.amounts import AMOUNT_COLUMNS, StoredAmounts
-from ledger_db.errors import BookingRefused, UnknownIdentity, UnknownLedger
+from ledger_db.errors import BookingRefused, Hint, NothingSelected, UnknownIdentity, UnknownLedger
+from ledger_db.server.connections import display_url
+
+#: Of what there is, in a message about what there is not.
+NAMED_AT_MOST: Final = 10
 
 ALLOCATION_STRATEGIES: Final = ("FIFO", "LIFO", "PROPORTIONAL")
 
@@ -36,6 +40,39 @@ class StoredBalance(StoredAmounts):
     indicator: str | None
     owner: str | None
     created_at: datetime
+
+
+def nothing_selected(
+    connection: Connection,
+    *,
+    ledger_id: str | None = None,
+    currency: str | None = None,
+    currencies: Select[str] | None = None,
+) -> NothingSelected:
+    """The error for a ledger and currency (None: any) that no balance is of; it says what there is.
+
+    ``currencies``: the query of those that there are; None: those of the balances as they are stored.
+    """
+    balances = tables.balances.c
+    if not connection.scalar(select(exists(select(balances.id)))):
+        where = display_url(connection.engine.url)
+        return NothingSelected(f"the ledger at {where} has no balances", hint=Hint.name_the_ledger)
+    if ledger_id is not None and not _has_value(connection, tables.ledgers.c.ledger_id, ledger_id):
+        there = _some(connection, select(tables.ledgers.c.ledger_id).order_by(tables.ledgers.c.id))
+        return NothingSelected(f"there is no ledger {ledger_id}; there is {there}")
+    whose = "this ledger" if ledger_id is None else f"ledger {ledger_id}"
+    if currency is None:
+        return NothingSelected(f"{whose} has no balance")
+    if currencies is None:
+        currencies = select(balances.currency).distinct().order_by(balances.currency)
+    there = _some(connection, currencies)
+    return NothingSelected(f"{whose} has no balance in {currency}" + (f"; it has {there}" if there else ""))
+
+
+def _some(connection: Connection, query: Select[str]) -> str:
+    """The first few of what a query finds."""
+    found = connection.scalars(query.limit(NAMED_AT_MOST + 1)).all()
+    return ", ".join([*found[:NAMED_AT_MOST], *(["and others"] if len(found) > NAMED_AT_MOST else [])])
 
 
 def create_ledger(

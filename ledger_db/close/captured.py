@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, literal, select, update
+from sqlalchemy import Connection, Select, exists, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or_ignore
 
+from ledger_db.books.accounts import nothing_selected
 from ledger_db.books.tables import balances
 from ledger_db.close import tables
+
+
+def require_balances(connection: Connection) -> None:
+    """Refuse a ledger that has no balances and never had: its figures would be zero, and prove nothing.
+
+    Raises:
+        NothingSelected: it has none.
+    """
+    if not connection.scalar(select(or_(exists(select(balances.c.id)), exists(select(tables.captured_balances))))):
+        raise nothing_selected(connection)
 
 
 def capture_balances(connection: Connection, run_id: int) -> None:

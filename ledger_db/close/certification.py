@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import Connection, Row, exists, func, insert, select, update
 
 from ledger_db.close import tables
-from ledger_db.close.counting import WORK_MEM
 from ledger_db.close.cut import base_of, base_parameters
 from ledger_db.close.figure_digests import store_figure_digests
 from ledger_db.close.new_chain import require_approval
@@ -17,7 +16,7 @@ from ledger_db.close.snapshots import base_date_of, plan_key_ranges
 from ledger_db.core.amounts import PART_COLUMNS, whole
 from ledger_db.errors import Hint, NotCertified, RunNotOpen
 from ledger_db.postings.rules import statement
-from ledger_db.server.connections import require_durable_commit, set_local, without_time_limit
+from ledger_db.server.connections import in_memory, require_durable_commit, without_time_limit
 
 
 def certify_run(connection: Connection, run_id: int) -> Run:
@@ -43,7 +42,7 @@ def certify_run(connection: Connection, run_id: int) -> Run:
     require_no_preparation(run)
     without_time_limit(connection)
     require_durable_commit(connection)
-    set_local(connection, "work_mem", WORK_MEM)  # so that its joins and sorts fit in memory, as counting does
+    in_memory(connection)
     _prove_complete(connection, run)
     _prove_keys(connection, run)
     partial = run.kind == "interim" and _shares_its_date(connection, run)

@@ -25,12 +25,9 @@ from ledger_db.close.runs import Run, lock_open_run, require_no_preparation
 from ledger_db.core.statements import source
 from ledger_db.errors import Hint, RunNotOpen
 from ledger_db.postings.rules import statement
-from ledger_db.server.connections import set_local
+from ledger_db.server.connections import in_memory, set_local
 
 ONE_DAY = timedelta(days=1)
-
-#: Memory for one step of a piece's statement, so that none of it is written to disk.
-WORK_MEM = "128MB"
 
 #: The pieces of a preparation end with a part of 1,024 keys, as digests are made of: so they can be put together.
 PART_MASK: Final = 1023
@@ -140,7 +137,7 @@ def count_piece(connection: Connection, run_id: int, piece: int) -> None:
     if found.done_at is not None:
         return
     set_local(connection, "synchronous_commit", "off")
-    set_local(connection, "work_mem", WORK_MEM)
+    in_memory(connection)
     set_local(connection, "jit", "off")
     set_local(connection, "enable_memoize", "off")  # taken for cheaper than a hash of the balances, and is not
     set_local(connection, "enable_hashagg", "off")  # the same: activity is written in key order

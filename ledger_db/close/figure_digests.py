@@ -13,9 +13,8 @@ from typing import Final
 from sqlalchemy import Connection, func, insert, select
 
 from ledger_db.close import tables
-from ledger_db.close.counting import WORK_MEM
 from ledger_db.postings.rules import statement
-from ledger_db.server.connections import set_local
+from ledger_db.server.connections import in_memory
 
 #: A part is 1,024 balance keys.
 PART_BITS: Final = 10
@@ -25,7 +24,7 @@ ROWS_AT_ONCE: Final = 500_000
 
 def digest_figures(connection: Connection, run_id: int) -> dict[str, str]:
     """What a run has stored, as it is now: a digest for each subject that has rows."""
-    set_local(connection, "work_mem", WORK_MEM)  # so that its sorts fit in memory, as counting does
+    in_memory(connection)
     rows = connection.execute(statement(connection, "close.digest_figures"), {"run_id": run_id})
     digests = {row.subject: row.digest for row in rows}
     activity = _digest_activity(connection, run_id)

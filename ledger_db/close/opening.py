@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, and_, delete, exists, func, insert, lite
 
 from ledger_db.books.tables import balances, transactions
 from ledger_db.close import tables
-from ledger_db.close.captured import capture_balances, note_new_balances
+from ledger_db.close.captured import capture_balances, note_new_balances, require_balances
 from ledger_db.close.cluster import ensure_cluster, require_own_records, serialise_opening
 from ledger_db.close.cut import BELOW_EVERY_KEY, base_parameters
 from ledger_db.close.runs import (
@@ -84,6 +84,7 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
 
     Raises:
         PeriodNotEnded: the date has not ended at ``now``.
+        NothingSelected: the ledger has no balances.
         OutOfOrder: another date's close is still open, or the date does not follow the newest certified one.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
         ChainDiffers: the newest close is not the sum of the rows that its chain counted.
@@ -93,6 +94,7 @@ def open_close(connection: Connection, *, business_date: date, calendar: Busines
     existing = _unabandoned_close(connection, business_date)
     if existing is not None and existing.certified:
         return existing
+    require_balances(connection)
     cluster_id = come_into_cluster(connection)
     existing = _unabandoned_close(connection, business_date)
     if existing is not None:
@@ -182,6 +184,7 @@ def open_interim(
 
     Raises:
         PeriodNotEnded: the date has not begun at ``now``.
+        NothingSelected: the ledger has no balances.
         OutOfOrder: a new chain of closes waits for its approval.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
         TableMadeAnew: keys stand for other transactions than those that the chain counted.
@@ -190,6 +193,7 @@ def open_interim(
     if calendar.opens_at(business_date) > now:
         raise PeriodNotEnded(f"{business_date} has not begun: it opens at {calendar.opens_at(business_date)}")
     serialise_opening(connection)
+    require_balances(connection)
     cluster_id = come_into_cluster(connection)
     _require_no_new_chain(connection)
     runs = tables.runs

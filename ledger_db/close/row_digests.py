@@ -15,11 +15,10 @@ from decimal import Decimal
 from sqlalchemy import Connection, Table, select
 
 from ledger_db.close import tables
-from ledger_db.close.counting import WORK_MEM
 from ledger_db.close.row_checksums import RowChecksum, checksum_rows, stored_checksums
 from ledger_db.close.runs import Run
 from ledger_db.postings.rules import statement
-from ledger_db.server.connections import set_local
+from ledger_db.server.connections import in_memory
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ Digests = dict[tuple[int, date], RowDigest]
 
 def digest_rows(connection: Connection, run: Run) -> Digests:
     """A run's rows as they are now, by piece and business date. Cost: those rows, by primary key, a piece at a time."""
-    set_local(connection, "work_mem", WORK_MEM)  # so that a piece's sort fits in memory, as counting does
+    in_memory(connection)
     keys = tables.run_keys
     pieces = connection.scalars(
         select(keys.c.piece).where(keys.c.run_id == run.run_id, keys.c.key_set == "counted").distinct()

@@ -13,7 +13,7 @@ from ledger_db.core.metadata import EOD_SCHEMA
 from ledger_db.errors import RunNotOpen
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import has_table
-from ledger_db.server.connections import set_local
+from ledger_db.server.connections import in_memory, set_local
 from ledger_db.server.holds import take_turns
 
 #: What another process changes behind a plan is in the next one. After these rounds a run is not certified, and the
@@ -78,6 +78,7 @@ def write_snapshot_batch(connection: Connection, run_id: int, balances: KeyRange
     if run.collected_at is None:
         raise RunNotOpen(f"{run.name} has no activity yet: count its rows before its snapshots")
     set_local(connection, "synchronous_commit", "off")
+    in_memory(connection)
     # All three inputs are range scans of a like size. Fresh activity is not in the statistics yet, and a nested loop
     # chosen for "one row" is the bad plan here.
     set_local(connection, "enable_nestloop", "off")

@@ -181,6 +181,18 @@ clusters = Table(
     schema=EOD_SCHEMA,
 )
 
+#: Where the closes of this ledger were to begin when it had none: the newest row counts.
+first_closes = Table(
+    "first_closes",
+    metadata,
+    Column("first_close_id", BigInteger, Identity(), primary_key=True),
+    Column("first_date", Date, nullable=False),
+    Column("choice", Text, nullable=False),  # since (a date that was named), from-first-posting or only-last
+    Column("first_posting_date", Date),  # at that time
+    Column("chosen_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    schema=EOD_SCHEMA,
+)
+
 cluster_keys = Table(
     "cluster_keys",
     metadata,

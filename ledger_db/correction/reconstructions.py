@@ -22,7 +22,7 @@ from ledger_db.close.tables import captured_balances
 from ledger_db.core.amounts import Amounts
 from ledger_db.correction import tables
 from ledger_db.correction.recalculation import Outcome, Result
-from ledger_db.errors import Hint, ReconstructionRefused, UnknownBalance, UnknownReconstruction
+from ledger_db.errors import Hint, NothingSelected, ReconstructionRefused, UnknownBalance, UnknownReconstruction
 from ledger_db.evidence.tables import approvals
 from ledger_db.server.catalogue import has_enabled_trigger
 from ledger_db.verification.tables import discrepancies
@@ -32,6 +32,13 @@ Mode = Literal["report", "apply"]
 
 #: The reference system's own answer to a requested reconstruction; where it is there, that system keeps the ledger.
 REFERENCE_TRIGGER: Final = "reconcile_balance_trigger"
+
+
+#: Why a selection has no balance.
+NONE_SELECTED: Final[dict[Selection, str]] = {
+    "discrepancies": "no balance has an open discrepancy: there is nothing to reconstruct",
+    "requested": "no balance requests a reconstruction in its meta_data: there is nothing to reconstruct",
+}
 
 
 @dataclass(frozen=True)
@@ -142,6 +149,7 @@ def select_balances(connection: Connection, selection: Selection, balance_ids: S
     Raises:
         ReconstructionRefused: none is given, or some are given beside another selection.
         UnknownBalance: one that is given does not exist.
+        NothingSelected: no balance has an open discrepancy, or requests a reconstruction.
     """
     given = sorted(set(balance_ids or ()))
     if selection == "given" and not given:
@@ -154,6 +162,8 @@ def select_balances(connection: Connection, selection: Selection, balance_ids: S
     missing = sorted(set(given) - set(found))
     if missing:
         raise UnknownBalance(f"there is no balance {missing[0]}", hint=Hint.list_balances)
+    if not found:
+        raise NothingSelected(NONE_SELECTED[selection])
     return found
 
 

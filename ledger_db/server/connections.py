@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, func, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from ledger_db.errors import ConfigurationError
+from ledger_db.errors import ConfigurationError, Hint
 from ledger_db.server import embedded
 from ledger_db.server.catalogue import has_database
 from ledger_db.server.holds import wait_to_hold
@@ -25,6 +25,9 @@ from ledger_db.settings import Settings, get_settings
 
 APPLICATION_NAME = "ledger-eod"
 DEFAULT_DATABASE = "ledger"
+
+#: Memory for one sort or hash table of a statement over many rows.
+WORK_MEM = "128MB"
 
 _engines: dict[URL, Engine] = {}
 _engines_lock = threading.Lock()
@@ -46,23 +49,50 @@ def display_url(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
+def database_name(url: URL) -> str:
+    """A database and where it is, for people; without user and password."""
+    host = url.host or url.query.get("host") or "this machine"
+    return f"{url.database} on {host if isinstance(host, str) else ', '.join(host)}"
+
+
 def ledger_url(settings: Settings | None = None) -> URL:
-    """The ledger's URL. When none is set, starts the embedded server and creates its database."""
+    """The ledger's URL. When none is set, starts the embedded server that the data folder has.
+
+    Raises:
+        ConfigurationError: none is set, and there is no embedded server. It is not made here: a job that lost its
+            settings would find an empty ledger in order.
+    """
     settings = settings or get_settings()
     if settings.database_url is not None:
         return normalised(settings.database_url.get_secret_value())
+    if embedded.has_cluster(settings.data_folder):
+        server = embedded.ensure_server(settings.data_folder)
+        with _maintaining(server) as connection:
+            if has_database(connection, DEFAULT_DATABASE):
+                return server.url(DEFAULT_DATABASE)
+    raise ConfigurationError(
+        f"no ledger is named: LEDGER_DATABASE_URL is not set, and {settings.data_folder.resolve()} has no embedded one",
+        hint=Hint.name_the_ledger,
+    )
+
+
+def make_embedded_ledger(settings: Settings) -> URL:
+    """The URL of the data folder's embedded ledger, made where it is missing; its server is started."""
     server = embedded.ensure_server(settings.data_folder)
-    _ensure_database(server)
+    with _maintaining(server) as connection:
+        wait_to_hold(connection, "create database")
+        if not has_database(connection, DEFAULT_DATABASE):
+            connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
     return server.url(DEFAULT_DATABASE)
 
 
-def _ensure_database(server: embedded.EmbeddedServer) -> None:
+@contextmanager
+def _maintaining(server: embedded.EmbeddedServer) -> Iterator[Connection]:
+    """A session in the server's maintenance database."""
     engine = create_engine(server.url("postgres"), isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            wait_to_hold(connection, "create database")
-            if not has_database(connection, DEFAULT_DATABASE):
-                connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
+            yield connection
     finally:
         engine.dispose()
 
@@ -172,6 +202,14 @@ def set_local(connection: Connection, setting: str, value: str) -> None:
     Takes no snapshot, as ``set_config`` would: a repeatable-read transaction sees the instant of its first statement.
     """
     connection.execute(text(f"SET LOCAL {setting} = '{value}'"))
+
+
+def in_memory(connection: Connection) -> None:
+    """Let each step of this transaction's statements take up to ``WORK_MEM``, so that none of it is written to disk.
+
+    For statements over a bounded number of rows: a piece, a batch, a part of a digest.
+    """
+    set_local(connection, "work_mem", WORK_MEM)
 
 
 def without_time_limit(connection: Connection) -> None:

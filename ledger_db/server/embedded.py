@@ -78,6 +78,11 @@ def binaries() -> Path:
     raise ConfigurationError("no embedded PostgreSQL for this platform: set LEDGER_DATABASE_URL to a PostgreSQL server")
 
 
+def has_cluster(folder: Path) -> bool:
+    """Whether a folder has an embedded PostgreSQL, running or not."""
+    return (folder.resolve() / "postgres" / "PG_VERSION").exists()
+
+
 def running_server(folder: Path) -> EmbeddedServer | None:
     """The embedded server that runs on a folder, or None. Reads ``postmaster.pid``; starts nothing."""
     data = folder.resolve() / "postgres"

@@ -11,11 +11,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Final, Literal
 
 from ledger_db.core.amounts import EXACT, Parts, difference_of, plain
 
 Action = Literal["correct", "investigate", "wait", "declare_unprovable"]
+
+
+class Cause(StrEnum):
+    """Every cause that a discrepancy can have; docs/verification.md describes them."""
+
+    row_edited_or_removed = "row_edited_or_removed"
+    currency_changed = "currency_changed"
+    balance_removed = "balance_removed"
+    balance_replaced = "balance_replaced"
+    balance_not_credit_minus_debit = "balance_not_credit_minus_debit"
+    negative_inflight = "negative_inflight"
+    legacy_rate = "legacy_rate"
+    wrong_scale = "wrong_scale"
+    early_commit = "early_commit"
+    orphan_commit = "orphan_commit"
+    over_commit = "over_commit"
+    duplicate_reference = "duplicate_reference"
+    never_counted = "never_counted"
+    cross_currency = "cross_currency"
+    tampered_stored_row = "tampered_stored_row"
+    unexplained = "unexplained"
 
 
 @dataclass(frozen=True)

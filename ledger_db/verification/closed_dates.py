@@ -7,8 +7,9 @@ differ, then the balances on them, the rows that have another date now, and how 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -45,13 +46,54 @@ class RowsLeftOut(StrEnum):
 
 
 @dataclass(frozen=True)
+class RunsCompared:
+    """The certified runs whose snapshots and other figures were compared; the sum of two is that of all their runs.
+
+    ``transaction_count``: of their raw rows. ``rows_left_out``: of how many runs these were not compared, and why.
+    """
+
+    run_count: int = 0
+    transaction_count: int = 0
+    dates: frozenset[date] = frozenset()
+    rows_left_out: Counter[RowsLeftOut] = field(default_factory=Counter)
+
+    def __add__(self, other: RunsCompared) -> RunsCompared:
+        return RunsCompared(
+            self.run_count + other.run_count,
+            self.transaction_count + other.transaction_count,
+            self.dates | other.dates,
+            self.rows_left_out + other.rows_left_out,
+        )
+
+    def __str__(self) -> str:
+        if not self.run_count:
+            return "no certified run"
+        first, last = min(self.dates), max(self.dates)
+        span = f"{first}" if first == last else f"{len(self.dates):,} dates from {first} to {last}"
+        left_out = "".join(f", the rows of {count:,} not ({why})" for why, count in self.rows_left_out.items())
+        runs = "1 certified run" if self.run_count == 1 else f"{self.run_count:,} certified runs"
+        return f"{runs} of {span}, {self.transaction_count:,} transactions{left_out}"
+
+
+#: What a verification of another scope compares.
+NO_RUNS: Final = RunsCompared()
+
+
+@dataclass(frozen=True)
 class RunCheck:
     """The findings on one run. ``rows_left_out``: why its raw rows are not compared, where they are not."""
 
     run_id: int
+    business_date: date
     transaction_count: int
     rows_left_out: RowsLeftOut | None
     findings: list[Finding]
+
+    @property
+    def compared(self) -> RunsCompared:
+        """This run alone."""
+        left_out = () if self.rows_left_out is None else (self.rows_left_out,)
+        return RunsCompared(1, self.transaction_count, frozenset({self.business_date}), Counter(left_out))
 
     @property
     def tally(self) -> Tally:
@@ -80,7 +122,8 @@ def check_run(connection: Connection, run_id: int) -> RunCheck:
     )  # fmt: skip
     if dates:
         findings += _findings_on_rows(connection, run, dates, then, now)
-    return RunCheck(run_id, sum(digest.transaction_count for digest in now.values()), left_out, findings)
+    transaction_count = sum(digest.transaction_count for digest in now.values())
+    return RunCheck(run_id, run.business_date, transaction_count, left_out, findings)
 
 
 def _why_left_out(connection: Connection, run: Run) -> RowsLeftOut | None:

@@ -39,6 +39,7 @@ from ledger_db.core.amounts import Parts, plain, total
 from ledger_db.postings.rules import statement
 from ledger_db.verification import tables
 from ledger_db.verification.causes import Finding
+from ledger_db.verification.selection import selected_keys
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 
 _KNOWN: Final = tables.discrepancies
@@ -202,19 +203,7 @@ def _is_of_same_closes(verification: Verification) -> ColumnElement[bool]:
 def _is_restricted_to(verification: Verification) -> ColumnElement[bool]:
     if not verification.is_restricted:
         return true()
-    # as plan_balance_ranges.sql and compare_stored.sql name and restrict balances
-    captured = captured_balances
-    chosen = select(func.coalesce(captured.c.balance_key, balances.c.id)).select_from(
-        captured.outerjoin(balances, balances.c.balance_id == captured.c.balance_id, full=True)
-    )
-    if verification.ledger_id is not None:
-        chosen = chosen.where(balances.c.ledger_id == verification.ledger_id)
-    if verification.currency is not None:
-        chosen = chosen.where(func.coalesce(captured.c.currency, balances.c.currency) == verification.currency)
-    if verification.balance_ids is not None:
-        asked = any_(literal(verification.balance_ids, ARRAY(Text)))
-        chosen = chosen.where(func.coalesce(captured.c.balance_id, balances.c.balance_id) == asked)
-    return _KNOWN.c.balance_key.in_(chosen)
+    return _KNOWN.c.balance_key.in_(selected_keys(**verification.restriction))
 
 
 def close_corrected(connection: Connection, balance_key: int, *, causes: Iterable[str], correction_id: int) -> int:

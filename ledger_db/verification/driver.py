@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,35 +15,45 @@ from ledger_db.server.connections import one_instant, transaction
 from ledger_db.settings import get_settings
 from ledger_db.verification import closed_dates, discrepancies, drift, sweeps
 from ledger_db.verification.causes import Finding
-from ledger_db.verification.closed_dates import RowsLeftOut
+from ledger_db.verification.closed_dates import NO_RUNS, RunsCompared
 from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
 from ledger_db.verification.sweeps import Scope, Tally, Verification
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """A verification that ended: the discrepancies it saw, largest first, and their totals by cause."""
+    """A verification that ended: the discrepancies it saw, largest first, and their totals by cause.
+
+    ``compared``: the runs that one of scope checksums compared.
+    """
 
     verification: Verification
     discrepancies: list[Discrepancy]
     totals: list[CauseTotal]
+    compared: RunsCompared
+
+    @property
+    def subject(self) -> str:
+        """What was compared, in words."""
+        if self.verification.scope == "checksums":
+            return str(self.compared)
+        return f"{self.verification.balance_count:,} balances"
 
 
 @dataclass(frozen=True)
 class VerificationResult(VerificationReport):
-    """A report with every finding. ``rows_left_out``: of how many runs the raw rows were not compared, and why."""
+    """A report with every finding."""
 
     findings: list[Finding]
-    rows_left_out: Counter[RowsLeftOut]
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one step of a verification found, stored and counted. ``rows_left_out``: as of a run that was checked."""
+    """What one step of a verification found, stored and counted. ``compared``: the run that it was about."""
 
     tally: Tally
     findings: list[Finding]
-    rows_left_out: RowsLeftOut | None = None
+    compared: RunsCompared = NO_RUNS
 
 
 def verify(
@@ -129,7 +138,7 @@ def check_run(engine: Engine, verification_id: int, run_id: int) -> CheckResult:
     with one_instant(engine) as connection:
         check = closed_dates.check_run(connection, run_id)
     tally = check.tally + _record(engine, verification_id, check.findings)
-    return CheckResult(tally, check.findings, check.rows_left_out)
+    return CheckResult(tally, check.findings, check.compared)
 
 
 def _record(engine: Engine, verification_id: int, findings: Sequence[Finding]) -> Tally:
@@ -150,21 +159,18 @@ def _result_of(engine: Engine, verification: Verification, steps: Sequence[Futur
     failures = [error for step in steps if (error := step.exception()) is not None]
     checked = [step.result() for step in steps if step.exception() is None]
     tally = sum((each.tally for each in checked), Tally(failed_batch_count=len(failures)))
-    report = conclude(engine, verification.verification_id, tally)
+    compared = sum((each.compared for each in checked), NO_RUNS)
+    report = conclude(engine, verification.verification_id, tally, compared)
     if failures:
         raise BatchFailed(
             f"{len(failures)} of {len(steps)} batches failed, the others' findings are kept and nothing is closed. "
             f"{first_line(failures[0])}",
             transient=all(is_transient(failure) for failure in failures), hint=Hint.run_again,
         )  # fmt: skip
-    return VerificationResult(
-        **vars(report),
-        findings=[finding for each in checked for finding in each.findings],
-        rows_left_out=Counter(each.rows_left_out for each in checked if each.rows_left_out is not None),
-    )
+    return VerificationResult(**vars(report), findings=[finding for each in checked for finding in each.findings])
 
 
-def conclude(engine: Engine, verification_id: int, tally: Tally) -> VerificationReport:
+def conclude(engine: Engine, verification_id: int, tally: Tally, compared: RunsCompared) -> VerificationReport:
     """End a verification with its totals and read its report.
 
     Closes the discrepancies in its scope that it would have seen and did not, unless a batch failed.
@@ -181,4 +187,5 @@ def conclude(engine: Engine, verification_id: int, tally: Tally) -> Verification
             ended,
             discrepancies.list_discrepancies(connection, verification_id=verification_id),
             discrepancies.cause_totals(connection, verification_id=verification_id),
+            compared,
         )

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     FromClause,
-    Text,
     and_,
     any_,
     delete,
@@ -29,25 +28,30 @@ from sqlalchemy import (
     insert,
     literal,
     select,
-    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from ledger_db.books.tables import balances
 from ledger_db.close.cluster import ensure_cluster, require_own_records
 from ledger_db.close.cut import base_parameters, cut_parameters
 from ledger_db.close.runs import Run, find_run, newest_certified_close
 from ledger_db.close.samples import require_same_rows
-from ledger_db.close.tables import captured_balances, runs
+from ledger_db.close.tables import runs
 from ledger_db.core.amounts import EXACT
 from ledger_db.core.key_ranges import KeyRange
-from ledger_db.errors import Hint, NothingToVerify, UnknownBalance, UnknownVerification, VerificationNotOpen
+from ledger_db.errors import (
+    Hint,
+    Misused,
+    NothingToVerify,
+    UnknownVerification,
+    VerificationNotOpen,
+)
 from ledger_db.postings.rules import statement
 from ledger_db.server.catalogue import system_identifier
 from ledger_db.server.connections import set_local, without_time_limit
 from ledger_db.server.holds import hold
 from ledger_db.verification import tables
+from ledger_db.verification.selection import require_known, require_selected
 
 Scope = Literal["since-close", "from-genesis", "checksums"]
 SCOPES: Final[tuple[Scope, ...]] = ("since-close", "from-genesis", "checksums")
@@ -80,8 +84,9 @@ class Verification:
 
     @property
     def name(self) -> str:
-        """Name for logs and messages."""
-        return f"{self.scope} verification {self.verification_id}"
+        """Name for logs and messages; one of some balances says of which."""
+        of = f" of {self.part}" if self.is_restricted else ""
+        return f"{self.scope} verification {self.verification_id}{of}"
 
     @property
     def restriction(self) -> dict[str, Any]:
@@ -92,6 +97,18 @@ class Verification:
     def is_restricted(self) -> bool:
         """Whether it is about some balances only."""
         return any(value is not None for value in self.restriction.values())
+
+    @property
+    def part(self) -> str:
+        """The balances that it is restricted to, in words; empty: it is about all."""
+        named = self.balance_ids or []
+        words = {
+            "ledger": self.ledger_id,
+            "currency": self.currency,
+            "balance": named[0] if len(named) == 1 else None,
+            "": f"{len(named)} balances" if len(named) > 1 else None,
+        }
+        return ", ".join(f"{what} {value}".strip() for what, value in words.items() if value is not None)
 
     @property
     def explained_percent(self) -> str:
@@ -160,11 +177,17 @@ def open_verification(
 
     Raises:
         NothingToVerify: the scope needs a close and there is none.
+        Misused: some balances are selected for the checksums of whole closes.
+        NothingSelected: no balance is selected, or there is none at all.
         UnknownBalance: one that is given does not exist, or none is given.
         ForeignRecords: transactions were copied in with another cluster's transaction ids.
         TableMadeAnew: since-close: keys stand for other transactions, so that all of them would be new.
     """
-    _require_known(connection, balance_ids)
+    require_known(connection, balance_ids)
+    is_restricted = (ledger_id, currency, balance_ids) != (None, None, None)
+    if scope == "checksums" and is_restricted:
+        raise Misused("checksums compares whole closes: select no ledger, currency or balance for it")
+    require_selected(connection, ledger_id=ledger_id, currency=currency, balance_ids=balance_ids)
     base = newest_certified_close(connection)
     if base is None and scope != "from-genesis":
         raise NothingToVerify(f"{scope}: there is no certified close to verify from", hint=Hint.close_a_date_first)
@@ -190,6 +213,17 @@ def open_verification(
     return find_verification(connection, verification_id)
 
 
+def require_finished(connection: Connection) -> None:
+    """Refuse to say that nothing was found where nothing was looked at.
+
+    Raises:
+        NothingToVerify: no verification has finished.
+    """
+    finished = select(tables.verifications.c.verification_id).where(tables.verifications.c.status == "finished")
+    if not connection.scalar(select(finished.exists())):
+        raise NothingToVerify("no verification has finished: nothing was looked at", hint=Hint.verify_first)
+
+
 def close_to_verify(connection: Connection) -> Run | None:
     """The newest certified close, when no finished verification of all balances has it as its base yet."""
     base = newest_certified_close(connection)
@@ -209,25 +243,6 @@ def close_to_verify(connection: Connection) -> Run | None:
 
 def _is_of_all_balances(done: FromClause) -> ColumnElement[bool]:
     return and_(done.c.ledger_id.is_(None), done.c.currency.is_(None), done.c.balance_ids.is_(None))
-
-
-def _require_known(connection: Connection, balance_ids: Sequence[str] | None) -> None:
-    if balance_ids is None:
-        return
-    asked = literal(list(balance_ids), ARRAY(Text))
-    known = set(
-        connection.scalars(
-            union(
-                *(
-                    select(table.c.balance_id).where(table.c.balance_id == any_(asked))
-                    for table in (balances, captured_balances)
-                )
-            )
-        )
-    )
-    missing = sorted(set(balance_ids) - known)
-    if missing or not balance_ids:
-        raise UnknownBalance(f"there is no balance {missing[0] if missing else 'given'}", hint=Hint.list_balances)
 
 
 def _checked_run_id(connection: Connection, base: Run | None) -> int | None:

@@ -544,14 +544,6 @@ def test_running_again_with_nothing_new_writes_nothing(books: Books) -> None:
     assert_proved(books, idle)
 
 
-def test_a_ledger_without_balances_closes(books: Books) -> None:
-    first, second = books.close_day("2026-01-30"), books.close_day("2026-01-31")
-    assert (first.certified, first.snapshot_count, first.checksum) == (True, 0, None)
-    assert second.base_run_id == first.run_id
-    many_balances(books, 2)
-    assert_proved(books, books.close_day("2026-02-01"))
-
-
 # A restored copy ------------------------------------------------------------------------------------------------------
 
 

@@ -210,7 +210,7 @@ def test_rows_repaired_by_hand_stop_being_an_alarm_once_approved(closed: Books) 
     assert approve(closed, run) == "approved"
     closed.finish(run)
     result = driver.verify(closed.engine, scope="checksums")
-    assert (result.findings, result.rows_left_out) == ([], {RowsLeftOut.ended_chain: 2})
+    assert (result.findings, result.compared.rows_left_out) == ([], {RowsLeftOut.ended_chain: 2})
     assert closed.balance("wallet", at="2026-01-31") == "12.50"
     assert closed.balance("wallet", at="2026-01-31", known_at="2026-01-30") == "11.50"
 

@@ -276,6 +276,7 @@ def test_the_first_close_starts_where_it_is_told_to(books: Books) -> None:
         assert dates_to_close(connection, last_ended=last, since=date(2026, 1, 30)) == [date(2026, 1, 30), last]
         with pytest.raises(OutOfOrder, match="2026-02-01 has not ended yet"):
             dates_to_close(connection, last_ended=last, since=date(2026, 2, 1))
+    books.open("wallet")
     books.close_day("2026-01-20")
     with books.engine.connect() as connection, pytest.raises(OutOfOrder, match="2026-01-21 comes before 2026-01-25"):
         dates_to_close(connection, last_ended=last, since=date(2026, 1, 25))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from ledger_db.errors import ApprovalRefused, ReconstructionRefused, UnknownBalance
+from ledger_db.errors import ApprovalRefused, NothingSelected, ReconstructionRefused, UnknownBalance
 from ledger_db.history.balance_at import balance_at
 from ledger_db.verification.opening_balances import declare_opening_balance
 from tests.testing.books import Books, instant
@@ -295,7 +295,8 @@ def test_requested_reconstruction_is_answered_where_it_was_asked(books: Books) -
         assert all(isinstance(value, str) for value in answer.values())
         assert answer["difference"] == difference
     assert len(log(books)) == 1, "a row that was right has no correction"
-    assert propose(books, selection="requested").approval_reasons == []
+    with pytest.raises(NothingSelected, match="no balance requests a reconstruction"):
+        propose(books, selection="requested")
 
 
 def test_application_that_answers_requests_itself_is_left_to_do_so(books: Books) -> None:
@@ -304,6 +305,9 @@ def test_application_that_answers_requests_itself_is_left_to_do_so(books: Books)
     books.execute(
         "CREATE TRIGGER reconcile_balance_trigger BEFORE UPDATE ON blnk.balances "
         "FOR EACH ROW EXECUTE FUNCTION blnk.reconcile()"
+    )
+    books.execute(
+        """UPDATE blnk.balances SET meta_data = '{"BLNK_RUN_RECONCILIATION": "SOURCE"}' WHERE balance_id = 'bln_shop'"""
     )
     with pytest.raises(ReconstructionRefused, match="answers BLNK_RUN_RECONCILIATION itself"):
         propose(books, selection="requested")

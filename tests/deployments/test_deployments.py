@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def _environment(prefect_api_url: str, **settings: str) -> dict[str, str]:
     return kept | {"PREFECT_API_URL": prefect_api_url} | settings
 
 
+@pytest.fixture
+def api_url(prefect_api_url: str) -> Iterator[str]:
+    """The server's API, and no deployment left on it: other tests share the server, and the doctor looks at them."""
+    yield prefect_api_url
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            client.delete_deployment(deployment.id)
+
+
 def _registered() -> dict[str, Any]:
     with get_client(sync_client=True) as client:
         return {
@@ -122,8 +132,8 @@ def test_worker_gets_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings() == settings
 
 
-def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) -> None:
-    register(Settings(_env_file=None, time_zone="Europe/Berlin"), _environment(prefect_api_url))
+def test_deploy_registers_all_of_them_in_the_ledgers_zone(api_url: str) -> None:
+    register(Settings(_env_file=None, time_zone="Europe/Berlin"), _environment(api_url))
     found = _registered()
     assert sorted(found) == sorted(
         f"{_flow(deployment['entrypoint']).name}/{deployment['name']}" for deployment in CONFIGURED
@@ -147,11 +157,11 @@ def test_deploy_registers_all_of_them_in_the_ledgers_zone(prefect_api_url: str) 
     assert found["end-of-day/nightly"].enforce_parameter_schema
 
 
-def test_prefect_deploy_as_the_readme_writes_it_is_utc_without_a_zone(prefect_api_url: str) -> None:
-    register(Settings(_env_file=None, time_zone="Europe/Berlin"), _environment(prefect_api_url))  # makes the pool
+def test_prefect_deploy_as_the_readme_writes_it_is_utc_without_a_zone(api_url: str) -> None:
+    register(Settings(_env_file=None, time_zone="Europe/Berlin"), _environment(api_url))  # makes the pool
     finished = subprocess.run(
         [sys.executable, "-m", "prefect", "deploy", "--all"],
-        cwd=prefect_yaml().parent, env=_environment(prefect_api_url, PREFECT_CLI_PROMPT="false"),
+        cwd=prefect_yaml().parent, env=_environment(api_url, PREFECT_CLI_PROMPT="false"),
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stdout

@@ -6,6 +6,7 @@ The golden files were written by the functions that printed this JSON before it 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -28,7 +29,9 @@ from ledger_db.correction.corrections import Correction
 from ledger_db.correction.recalculation import Result
 from ledger_db.correction.reconstructions import Reconstruction
 from ledger_db.history.balance_at import BalanceAt
+from ledger_db.verification.closed_dates import NO_RUNS, RowsLeftOut, RunsCompared
 from ledger_db.verification.discrepancies import CauseTotal, Discrepancy
+from ledger_db.verification.driver import VerificationReport
 from ledger_db.verification.sweeps import Verification
 
 GOLDEN = Path(__file__).with_name("golden") / "wire"
@@ -86,6 +89,9 @@ VERIFICATION = Verification(
     gross_volume=Decimal("1E+5"), unexplained_volume=Decimal("10.50"),
 )  # fmt: skip
 UNDER_WAY = replace(VERIFICATION, verification_id=3, status="open", finished_at=None, unexplained_volume=Decimal(0))
+COMPARED = RunsCompared(
+    4, 1234, frozenset({date(2026, 1, 30), date(2026, 1, 31)}), Counter({RowsLeftOut.interim: 2})
+)  # fmt: skip
 CAUSE = CauseTotal(
     cause="tampered_stored_row", action="reconstruct", currency="USD", discrepancy_count=1, gross_difference=Decimal(50)
 )
@@ -126,8 +132,9 @@ SHAPES: dict[str, list[wire.Shape]] = {
     "run": [wire.Run.of(CLOSE, [TOTALS]), wire.Run.of(OPEN, [])],
     "discrepancy": [wire.Discrepancy.of(ABOUT_A_BALANCE), wire.Discrepancy.of(ABOUT_A_CLOSE)],
     "verification": [
-        wire.Verification.of(VERIFICATION, [ABOUT_A_BALANCE], [CAUSE]),
-        wire.Verification.of(UNDER_WAY, [], []),
+        wire.Verification.of(VerificationReport(VERIFICATION, [ABOUT_A_BALANCE], [CAUSE], NO_RUNS)),
+        wire.Verification.of(VerificationReport(UNDER_WAY, [], [], NO_RUNS)),
+        wire.Verification.of(VerificationReport(replace(UNDER_WAY, scope="checksums"), [], [], COMPARED)),
     ],
     "reconstruction": [wire.Reconstruction.of(RECONSTRUCTION, [RESULT]), wire.Reconstruction.of(UNSEALED, [])],
     "correction": [wire.Correction.of(CORRECTION)],

@@ -164,7 +164,7 @@ def test_a_flow_of_the_ledger_is_watched_with_its_subflows(three: Books) -> None
 
     seen: list[tuple[str, str]] = []
     with watching(lambda event: seen.append((event.operation, event.status))):
-        end_of_day()
+        end_of_day(first_close="only-last")
     assert seen == [
         ("balance_snapshots", "started"), ("balance_snapshots", "completed"), ("end_of_day", "completed"),
         ("verify_balances", "started"), ("verify_balances", "completed"),

@@ -131,8 +131,13 @@ def test_discrepancies_are_what_is_reconstructed_when_they_are_selected(drifted:
 
 
 def test_nothing_selected_is_nothing_to_do(books: Books) -> None:
-    state = reconstruct(select="requested", mode="apply")
-    assert state.message == "reconstruction 1: no balance to reconstruct"
+    for select, said in (
+        ("requested", "no balance requests a reconstruction in its meta_data: there is nothing to reconstruct"),
+        ("discrepancies", "no balance has an open discrepancy: there is nothing to reconstruct"),
+    ):
+        state = reconstruct(select=select, mode="apply", reason="a schedule")
+        assert (state.name, state.message) == ("NothingToDo", said)
+    assert books.rows("SELECT count(*) FROM ledger_eod.reconstructions") == [(0,)]
 
 
 def test_bad_input_is_one_line_and_a_failed_run(drifted: Books, heard: Heard) -> None:
@@ -143,7 +148,7 @@ def test_bad_input_is_one_line_and_a_failed_run(drifted: Books, heard: Heard) ->
         ({"balance_ids": ["bln_w3"], "select": "requested"}, "choose one of the two"),
     ):
         state = reconstruct(**parameters)
-        assert state.is_failed()
+        assert (state.is_failed(), state.name) == (True, "Refused")
         assert said in str(state.message)
     assert "Traceback" not in heard.text
     assert drifted.rows("SELECT count(*) FROM ledger_eod.reconstructions WHERE status = 'ended'") == [(0,)]

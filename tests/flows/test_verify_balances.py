@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from typing import Any
@@ -15,7 +16,7 @@ from flows.verify_balances import VerificationOutcome, verify_balances
 from ledger_db.verification.sweeps import collect_postings, hold_scope, open_verification
 from tasks import verification as verifying
 from tests.testing.books import Books
-from tests.testing.flow_runs import Heard, artifact, listening, name_of
+from tests.testing.flow_runs import Heard, artifact, artifact_keys, listening, name_of
 
 pytestmark = pytest.mark.usefixtures("prefect_api_url")
 
@@ -67,13 +68,33 @@ def test_healthy_books_are_verified_in_one_line(closed: Books, heard: Heard, sco
     assert artifact(f"discrepancies-{scope}", state) == [{"cause": "nothing found"}]
 
 
+def test_a_part_is_verified_beside_the_whole_and_does_not_replace_its_table(closed: Books) -> None:
+    tamper(closed, "w3", 50)
+    whole = sweep()
+    part = sweep(balance_ids=["bln_w1"])
+    assert part.message is None or "nothing found" in part.message
+    assert artifact("discrepancies-since-close", whole)[0]["about"] == "all 1"
+    (key,) = {each for each in artifact_keys(part) if each.startswith("discrepancies")}
+    assert re.fullmatch("discrepancies-since-close-part-[0-9a-f]{8}", key)
+    assert artifact(key, part) == [{"cause": "nothing found"}]
+
+
+@pytest.mark.parametrize("selection", [{"currency": "usd"}, {"ledger_id": "nope"}])
+def test_a_selection_of_nothing_fails_the_run(closed: Books, selection: Any) -> None:
+    state = sweep(**selection)
+    assert (state.is_failed(), state.name) == (True, "Refused")
+    assert "there is " in str(state.message) or "it has USD" in str(state.message)
+    assert artifact_keys(state) == []
+    assert closed.rows("SELECT count(*) FROM ledger_eod.verifications") == [(0,)]
+
+
 def test_findings_are_told_worst_first_and_do_not_fail_the_run(closed: Books, heard: Heard) -> None:
     tamper(closed, "w3", 50)
     tamper(closed, "w7", -7000)
     state = sweep(batch_size=3)
-    assert state.is_completed()
+    assert (state.is_completed(), state.name) == (True, "Found")
     assert state.message == (
-        "since-close verification 1: 2 discrepancies, 2 of them new (tampered_stored_row); "
+        "since-close verification 1: 10 balances, 2 discrepancies, 2 of them new (tampered_stored_row); "
         "the tables of verify-balances list the open discrepancies"
     )
     total, *rows = artifact("discrepancies-since-close", state)
@@ -152,7 +173,7 @@ def test_the_night_ends_with_a_verdict(closed: Books) -> None:
     state = end_of_day(until=date(2025, 2, 1), return_state=True)
     assert state.is_completed()
     assert str(state.message).startswith(
-        "closed up to 2025-02-01; since-close verification 1: 1 discrepancies, 1 of them"
+        "closed up to 2025-02-01; since-close verification 1: 10 balances, 1 discrepancies, 1 of them"
     )
     night = state.result()
     assert isinstance(night, EndOfDayResult)

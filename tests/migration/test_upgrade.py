@@ -568,6 +568,7 @@ def test_digests_of_rows_are_made_anew_where_the_rows_are_the_same(ledger: Ledge
         "ALTER TABLE ledger_eod.run_pieces DROP COLUMN fingerprint",
         "ALTER TABLE ledger_eod.runs DROP COLUMN pending_from_run_id",
         "ALTER TABLE ledger_eod.clusters DROP COLUMN transactions_oid",
+        "DROP TABLE ledger_eod.first_closes",
         "ALTER FUNCTION ledger_eod.refuse_certified_removal() RENAME TO replaced",
         "UPDATE ledger_eod.schema_version SET version_num = '0011'",
     ):
@@ -600,6 +601,7 @@ def test_what_later_versions_cover_is_digested_as_it_is_found(ledger: Ledger) ->
     unguarded(books, "ledger_eod.figure_digests", f"DELETE {ours}", rows=len(made))
     books.execute("ALTER TABLE ledger_eod.runs DROP COLUMN pending_from_run_id")
     books.execute("ALTER TABLE ledger_eod.clusters DROP COLUMN transactions_oid")
+    books.execute("DROP TABLE ledger_eod.first_closes")
     books.execute("UPDATE ledger_eod.schema_version SET version_num = '0014'")
     migrate(ledger.engine)
     assert books.rows(query) == made

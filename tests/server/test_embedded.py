@@ -34,7 +34,8 @@ sys.stdin.read()
 BRIEF_USER = """
 from sqlalchemy import text
 from ledger_db.server import connections as database
-with database.transaction() as connection:
+from ledger_db.settings import get_settings
+with database.transaction(database.ledger_engine(database.make_embedded_ledger(get_settings()))) as connection:
     print(connection.scalar(text("SELECT 40 + 2")), flush=True)
 database.dispose_engines()
 """

@@ -75,6 +75,16 @@ def artifact(key: str, state: State[Any]) -> Any:
     return json.loads(found.data) if isinstance(found.data, str) else found.data
 
 
+def artifact_keys(state: State[Any]) -> list[str]:
+    """The keys under which a flow run put something."""
+    assert state.state_details.flow_run_id is not None
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        )
+    return sorted(each.key for each in found if each.key is not None)
+
+
 def on_each_row(books: Books, body: str) -> None:
     """A trigger before each snapshot row, for instance one that raises; ``attempts`` counts across rollbacks."""
     books.execute("DROP SEQUENCE IF EXISTS public.attempts")

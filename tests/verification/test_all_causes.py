@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ledger_db.books.generator import GeneratorSpec, analyze, generate
+from ledger_db.verification.causes import Cause
 from ledger_db.verification.sweeps import Scope
 from tests.testing import PROJECT
 from tests.testing.books import Books, unguarded
@@ -187,3 +188,4 @@ def test_each_scope_finds_exactly_what_was_planted(
         assert sweep.verification.balance_count == (0 if scope == "checksums" else balances + 1)  # one is removed
     documented = re.findall(r"^\| `(\w+)` \|", DOCUMENTED.read_text().split("## Causes")[1], re.MULTILINE)
     assert {cause for expected in planted.values() for cause, _, _ in expected} == set(documented)
+    assert {str(cause) for cause in Cause} == set(documented)

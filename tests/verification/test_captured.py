@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import text
 
-from ledger_db.errors import UnknownBalance
+from ledger_db.errors import NothingSelected, UnknownBalance
 from ledger_db.verification.sweeps import Scope
 from tests.testing.books import Books
 from tests.testing.oracle import assert_proved
@@ -181,7 +181,6 @@ def test_a_restricted_verification_finds_it_by_its_id_and_its_captured_currency(
         ({"balance_ids": ["bln_wallet"]}, {"bln_wallet"}),
         ({"balance_ids": ["bln_idle", "bln_shop"]}, {"bln_idle", "bln_shop"}),
         ({"currency": "USD"}, {"bln_wallet", "bln_shop", "bln_idle"}),
-        ({"currency": "EUR"}, set()),
         ({"ledger_id": "general_ledger_id"}, {"bln_shop", "bln_idle"}),
     ):
         sweep = verify(closed, scope, **restriction)
@@ -189,6 +188,8 @@ def test_a_restricted_verification_finds_it_by_its_id_and_its_captured_currency(
         assert sweep.verification.closed_count == 0
     with pytest.raises(UnknownBalance, match="bln_nobody"):
         verify(closed, scope, balance_ids=["bln_wallet", "bln_nobody"])
+    with pytest.raises(NothingSelected, match=r"^this ledger has no balance in EUR; it has USD$"):
+        verify(closed, scope, currency="EUR")
 
 
 @pytest.mark.parametrize("scope", BOTH)

@@ -146,6 +146,7 @@ def test_ranges_of_a_verification_that_ended_have_no_verdict(books: Books) -> No
 
 
 def test_findings_are_stored_while_the_sums_are_collected(books: Books) -> None:
+    books.open("wallet")
     with books.engine.begin() as connection:
         opened = open_verification(connection, scope="from-genesis")
     finding = Finding("orphan_commit", "investigate", transaction_key=1)

@@ -198,7 +198,7 @@ def test_an_altered_interim_run_is_named(closed: Books) -> None:
         closed, "blnk.transactions", "UPDATE blnk.transactions SET effective_date = NULL WHERE reference = 'third'"
     )
     checked = driver.verify(closed.engine, scope="checksums")
-    assert (checked.findings, checked.rows_left_out) == ([], {RowsLeftOut.interim: 1})
+    assert (checked.findings, checked.compared.rows_left_out) == ([], {RowsLeftOut.interim: 1})
     for table, statement, rows, subject in (
         ("activity", "UPDATE ledger_eod.activity SET is_late = FALSE", 2, "activity"),
         ("run_keys", "DELETE FROM ledger_eod.run_keys", 1, "keys"),

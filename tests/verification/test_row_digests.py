@@ -118,6 +118,7 @@ def test_what_moves_from_one_column_into_the_next_is_found_whatever_stands_betwe
 ) -> None:
     """The rows have a status that never counts, so that nothing but their digest tells of it."""
     columns = ["source", "destination", "reference", "currency", "parent_transaction"]
+    books.open("wallet")
     with books.engine.begin() as connection:
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         for name, delimiter in DELIMITERS.items():

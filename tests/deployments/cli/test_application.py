@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,23 @@ def test_a_mistake_is_one_line(
     found, message = refusal_of(capsys, *arguments)
     assert found == code
     assert said in message
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["close", "snapshot", "prepare-close", "verify", "reconstruct", "balances", "runs", "digest-closes", "new-chain"],
+)
+def test_no_command_makes_an_empty_ledger_where_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    folder = tmp_path / "data"
+    monkeypatch.setenv("LEDGER_DATA_FOLDER", str(folder))
+    get_settings.cache_clear()
+    code, message = refusal_of(capsys, command)
+    assert code == 2
+    assert message.startswith("no ledger is named: LEDGER_DATABASE_URL is not set, and ")
+    assert f"{folder} has no embedded one" in message
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("command", ["migrate", "balances", "runs", "close", "doctor"])

@@ -52,6 +52,44 @@ def test_close_closes_generated_days_and_a_second_call_has_nothing_to_do(
     assert json_of(capsys, "runs", "--json") == runs
 
 
+def test_the_first_close_of_a_ledger_with_a_history_asks_where_to_begin(
+    ledger: Ledger, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["generate", "--balances", "6", "--transactions", "60", "--days", "3", "--hot-balances", "1"]) == 0
+    capsys.readouterr()
+    for command in ("close", "snapshot"):
+        code, message = refusal_of(capsys, command)
+        assert code == 1
+        assert "the 3 business dates from then to" in message
+        assert message.endswith(
+            "say where its closes begin: ledger-eod close --from-first-posting, --since DATE, or --only-last"
+        )
+    code, message = refusal_of(capsys, "close", "--since", "1926-11-22")
+    assert (code, message.split("; ")[-1]) == (1, "if you mean it, ledger-eod close takes it with --yes")
+    assert refusal_of(capsys, "close", "--only-last", "--from-first-posting")[0] == 2
+    assert json_of(capsys, "runs", "--json") == []
+    assert run(["close", "--only-last"]) == 0
+    capsys.readouterr()
+    before = json_of(capsys, "runs", "--json")
+    assert [entry["business_date"] for entry in before] == [str(YESTERDAY)]
+    for chosen in (("--since", "1993-01-01"), ("--from-first-posting",)):
+        code, message = refusal_of(capsys, "close", *chosen)
+        assert code == 1
+        assert message.startswith(f"the first close of this ledger is of {YESTERDAY}: ")
+    assert json_of(capsys, "runs", "--json") == before
+
+
+def test_a_ledger_without_balances_is_not_closed(
+    ledger: Ledger, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (("close",), ("snapshot",), ("snapshot", "--kind", "interim"), ("close", "--only-last")):
+        code, message = refusal_of(capsys, *command)
+        assert code == 1
+        assert f"/{ledger.url.database}" in message
+        assert " has no balances; set LEDGER_DATABASE_URL to the ledger that you mean; " in message
+    assert json_of(capsys, "runs", "--json") == []
+
+
 def test_a_snapshot_another_process_is_at_exits_with_3(
     books: Books, prefect_api_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,9 @@ def test_balances_go_on_after_the_last_of_a_page(january: Books, capsys: pytest.
     first = json_of(capsys, "balances", "--limit", "2", "--json")
     rest = json_of(capsys, "balances", "--after", first[-1]["balance_id"], "--json")
     assert first + rest == everything
-    assert json_of(capsys, "balances", "--currency", "EUR", "--json") == []
+    code, message = refusal_of(capsys, "balances", "--currency", "EUR", "--json")
+    assert (code, message) == (1, "this ledger has no balance in EUR; it has USD")
+    assert json_of(capsys, "balances", "--after", everything[-1]["balance_id"], "--json") == []
 
 
 def test_import_loads_a_file_and_lists_the_bad_rows_of_another(
@@ -68,4 +70,5 @@ def test_an_external_ledger_without_the_schema_says_what_to_run(
     assert run(["migrate"]) == 0
     assert run(["migrate"]) == 0
     assert "is already at" in capsys.readouterr().out
-    assert json_of(capsys, "balances", "--json") == []
+    code, message = refusal_of(capsys, "balances", "--json")
+    assert (code, " has no balances; " in message) == (1, True)

@@ -6,6 +6,7 @@ What takes 26 hours or ten minutes is installed with ten seconds, the least that
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -69,7 +70,10 @@ from flows.verify_balances import verify_balances
 
 verified = verify_balances("from-genesis")  # nothing is wrong yet
 input()  # somebody tampers with a balance
-announce_verification(replace(verified.report.verification, scope="checksums", finding_count=1))
+announce_verification(
+    replace(verified.report.verification, scope="checksums", finding_count=1),
+    summary="checksums: 1 discrepancies", totals="5 USD", largest="raw rows on 2025-01-31", causes={},
+)
 print(end_of_day(since=date(2025, 1, 31), until=date(2025, 1, 31), return_state=True).message)
 verify_balances("since-close")
 print(end_of_day(until=date(2025, 1, 31)))
@@ -244,6 +248,8 @@ def test_only_what_differs_is_updated_and_what_is_switched_off_stays_off(
     said = _install(capsys)
     assert said == {
         "report on discrepancies": "unchanged",
+        "discrepancies found": "unchanged",
+        "approval awaited": "unchanged",
         "run is late": "updated; it is switched off and stays so",
         "run failed": "unchanged; it is switched off and stays so",
         "run is silent": "unchanged",
@@ -301,7 +307,7 @@ def test_doctor_says_whether_they_are_installed(
     assert status == "missing"
     assert "run is late: not installed" in detail
     _install(capsys)
-    assert diagnosis() == ("ok", "5 installed")
+    assert diagnosis() == ("ok", "7 installed")
 
 
 def test_every_deployed_flow_is_watched_but_the_one_that_notifies() -> None:
@@ -373,15 +379,18 @@ def test_a_configured_block_is_used_by_its_name_and_its_secrets_stay_in_it(
     monkeypatch.setenv("LEDGER_NOTIFICATION_BLOCK", "custom-webhook/finance")
     said = _install(capsys)
     assert [name for name, outcome in said.items() if outcome == "updated"] == [
-        "run is late", "run failed", "no end of day",
+        "discrepancies found", "approval awaited", "run is late", "run failed", "no end of day",
     ]  # fmt: skip
     assert "hush" not in json.dumps(server.stored())
+    typed = server.client.create_flow_run_from_deployment(server.review_deployment, name="a-typo")
+    server.client.set_flow_run_state(typed.id, Failed(name="Refused", message="there is no balance bln_x"), force=True)
     ended = server.client.create_flow_run_from_deployment(server.review_deployment, name="a-bad-run")
     server.client.set_flow_run_state(ended.id, Failed(message="2025-01-31 is not closed"), force=True)
     (sent,) = _eventually(lambda: received)
     text = json.loads(sent)["text"]
     assert text.startswith(
-        "reconstruct-balances failed: The run a-bad-run of reconstruct-balances is Failed: 2025-01-31 is not closed "
+        "reconstruct-balances failed: The run a-bad-run of reconstruct-balances is Failed: 2025-01-31 is not closed. "
+        "What is done stays; run it again when the reason is gone. Ledger: the embedded one. "
     )
     assert f"/runs/flow-run/{ended.id}" in text
 
@@ -448,6 +457,18 @@ def test_a_night_with_everything_in_it(
     assert report.expected_start_time is not None
     window = report.expected_start_time - datetime.fromisoformat(found[1]["occurred"])
     assert timedelta(minutes=15) <= window < timedelta(minutes=16)
+
+    # everything that was found is told, with totals, the largest and the run
+    database = f"{books.ledger.url.database} on "
+    told = _eventually(
+        lambda: (
+            (runs := [run for name, told in server.notified().items() if database in name for run in told])[2:] and runs
+        )
+    )
+    assert all(each.parameters["subject"].startswith(f"1 discrepancy in {database}") for each in told)
+    (newest, *_) = sorted((each.parameters["body"] for each in told), key=lambda body: "since-close" not in body)
+    assert "1 discrepancies, " in newest and "In all 5 USD in minor units, the largest bln_wallet: " in newest
+    assert re.search(r"Verified by verify-balances-since-close-\d{4}-\d\d-\d\d: /runs/flow-run/[0-9a-f-]{36}$", newest)
 
     # the run that no worker takes, the one that died, and a night after which nothing came
     wanted = {"reconstruct-balances is late", "reconstruct-balances crashed", "no end of day"}
