@@ -188,8 +188,7 @@ def _tomorrow() -> datetime:
 @contextmanager
 def bench_ledger(name: str, *, balances: int, transactions: int, first_date: date, days: int) -> Iterator[BenchLedger]:
     """A ledger of that size, dropped at the end; loaded without our indexes, which are then built."""
-    settings = get_settings()
-    server = database.make_embedded_ledger(settings) if settings.database_url is None else database.ledger_url()
+    server = database.ledger_url(make=True)
     url = server.set(database=f"ledger_eod_bench_{name}_{os.getpid()}")
     admin = create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:

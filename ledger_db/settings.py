@@ -168,7 +168,8 @@ def misspelled() -> dict[str, str]:
 
 def other_variables() -> list[str]:
     """Variables with this project's prefix that are no settings and look like none."""
-    return [name for name in _unknown_variables() if name not in misspelled()]
+    wrong = misspelled()
+    return [name for name in _unknown_variables() if name not in wrong]
 
 
 def _known_variables() -> set[str]:

@@ -21,10 +21,9 @@ def reachable_ledger(*, make: bool = False) -> Engine:
     Raises:
         ConfigurationError: it is not there or cannot be reached.
     """
-    from ledger_db.server.connections import ledger_engine, make_embedded_ledger, reachable
+    from ledger_db.server.connections import ledger_engine, ledger_url, reachable
 
-    settings = get_settings()
-    engine = ledger_engine(make_embedded_ledger(settings) if make and settings.database_url is None else None)
+    engine = ledger_engine(ledger_url(make=make))
     reachable(engine)
     return engine
 

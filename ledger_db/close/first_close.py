@@ -6,7 +6,7 @@ On a ledger that has a history somebody chooses. The choice is kept, so that a n
 from __future__ import annotations
 
 from datetime import date, datetime
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast
 
 from sqlalchemy import Connection, Row, func, insert, select
 
@@ -19,7 +19,6 @@ from ledger_db.postings.rules import statement
 from ledger_db.server.connections import without_time_limit
 
 Choice = Literal["from-first-posting", "only-last"]
-CHOICES: Final[tuple[Choice, ...]] = get_args(Choice)
 
 #: A date so long before the first posting is more likely a mistyped year than the first date that is meant.
 UNLIKELY_DAYS: Final = 31

@@ -55,19 +55,23 @@ def database_name(url: URL) -> str:
     return f"{url.database} on {host if isinstance(host, str) else ', '.join(host)}"
 
 
-def ledger_url(settings: Settings | None = None) -> URL:
+def ledger_url(settings: Settings | None = None, *, make: bool = False) -> URL:
     """The ledger's URL. When none is set, starts the embedded server that the data folder has.
 
+    ``make``: the embedded ledger is made where it is missing.
+
     Raises:
-        ConfigurationError: none is set, and there is no embedded server. It is not made here: a job that lost its
-            settings would find an empty ledger in order.
+        ConfigurationError: none is set, and there is no embedded one. It is not made unless asked for: a job that lost
+            its settings would find an empty ledger in order.
     """
     settings = settings or get_settings()
     if settings.database_url is not None:
         return normalised(settings.database_url.get_secret_value())
-    if embedded.has_cluster(settings.data_folder):
+    if make or embedded.has_cluster(settings.data_folder):
         server = embedded.ensure_server(settings.data_folder)
         with _maintaining(server) as connection:
+            if make:
+                _ensure_database(connection)
             if has_database(connection, DEFAULT_DATABASE):
                 return server.url(DEFAULT_DATABASE)
     raise ConfigurationError(
@@ -76,14 +80,10 @@ def ledger_url(settings: Settings | None = None) -> URL:
     )
 
 
-def make_embedded_ledger(settings: Settings) -> URL:
-    """The URL of the data folder's embedded ledger, made where it is missing; its server is started."""
-    server = embedded.ensure_server(settings.data_folder)
-    with _maintaining(server) as connection:
-        wait_to_hold(connection, "create database")
-        if not has_database(connection, DEFAULT_DATABASE):
-            connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
-    return server.url(DEFAULT_DATABASE)
+def _ensure_database(connection: Connection) -> None:
+    wait_to_hold(connection, "create database")
+    if not has_database(connection, DEFAULT_DATABASE):
+        connection.execute(text(f"CREATE DATABASE {DEFAULT_DATABASE}"))
 
 
 @contextmanager

@@ -34,8 +34,7 @@ sys.stdin.read()
 BRIEF_USER = """
 from sqlalchemy import text
 from ledger_db.server import connections as database
-from ledger_db.settings import get_settings
-with database.transaction(database.ledger_engine(database.make_embedded_ledger(get_settings()))) as connection:
+with database.transaction(database.ledger_engine(database.ledger_url(make=True))) as connection:
     print(connection.scalar(text("SELECT 40 + 2")), flush=True)
 database.dispose_engines()
 """
